@@ -1,0 +1,216 @@
+"""``granet-lab``: the laboratory's verbs, from a shell."""
+
+# Torch and the rest are imported inside the commands, so that --help answers at once.
+from __future__ import annotations
+
+import ast
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+_LAB = Path("data/runs")
+
+Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...")]
+
+
+def train(
+    recipe: str = "digits",
+    *,
+    settings: Settings = (),
+    seed: tuple[int, ...] = (0,),
+    pretrained_sparsity: tuple[float, ...] = (0.0,),
+    checkpoints: tuple[int, ...] | None = None,
+    lab: Path = _LAB,
+    device: str | None = None,
+) -> None:
+    """Train networks, with a checkpoint for every epoch.
+
+    A run that was interrupted goes on; one that is finished is left alone.
+    Example: granet-lab train digits --seed 0 1 2 --set model=mlp epochs=30 milestones=15,22
+
+    Args:
+        recipe: Name of a recipe.
+        settings: Other values for fields of the recipe.
+        seed: One run for each seed.
+        pretrained_sparsity: 0 trains dense; above 0 with a fixed random mask (densities of ERK).
+        checkpoints: Epochs to keep, if not all.
+        lab: Folder of the runs.
+        device: A torch device; by default the GPU if there is one.
+    """
+    from granet_lab import Lab
+
+    place = Lab(lab, device)
+    for one in _recipes(recipe, settings, seed, pretrained_sparsity):
+        run = place.train(one, checkpoints)
+        last = run.history.iloc[-1]
+        print(f"{run.path}: {last.test_acc:.2f}% test accuracy after epoch {last.epoch:.0f}")
+
+
+def measure(
+    recipe: str = "digits",
+    *,
+    epoch: tuple[int, ...],
+    rate: tuple[float, ...],
+    regrow: tuple[str, ...] = ("none",),
+    criterion: tuple[str, ...] = ("magnitude",),
+    scope: tuple[str, ...] = ("global",),
+    lr: tuple[Literal["frozen", "remaining"], ...] = ("frozen",),
+    recovery_epochs: int | None = None,
+    settings: Settings = (),
+    seed: tuple[int, ...] = (0,),
+    pretrained_sparsity: tuple[float, ...] = (0.0,),
+    csv: Path | None = None,
+    workers: int | None = None,
+    lab: Path = _LAB,
+    device: str | None = None,
+) -> None:
+    """Prune at epochs, train on, and measure how much comes back.
+
+    Every combination of the values is a trial; what is measured already is not done again.
+    Example: granet-lab measure digits --epoch 10 30 50 --rate 0.5 0.9 --regrow none gradient
+
+    Args:
+        recipe: Name of a recipe; its runs are trained first where they are missing.
+        epoch: Epochs after which to prune, 0 (initialisation) to the end.
+        rate: Fractions of the current non-zeros to remove.
+        regrow: none, gradient or random: how as many connections come back.
+        criterion: magnitude or random: what to keep.
+        scope: global, uniform, er or erk: over what weights are ranked.
+        lr: frozen measures plasticity, remaining (to the end of the run) the final gap.
+        recovery_epochs: Length of the frozen continuation; by default a tenth of the run.
+        settings: Other values for fields of the recipe.
+        seed: Seeds of the runs.
+        pretrained_sparsity: Sparsities at which the networks are trained; 0 is dense.
+        csv: File for the table.
+        workers: Processes; by default one for each core.
+        lab: Folder of the runs.
+        device: A torch device; by default the GPU if there is one.
+    """
+    from granet_lab import Lab, grid, write_table
+
+    place = Lab(lab, device)
+    trials = []
+    for one in _recipes(recipe, settings, seed, pretrained_sparsity):
+        trials += grid(
+            one,
+            epoch=epoch,
+            rate=rate,
+            regrow=[None if name == "none" else name for name in regrow],
+            criterion=criterion,
+            scope=scope,
+            lr=lr,
+            recovery_epochs=recovery_epochs,
+        )
+    table = place.measure(trials, workers=workers)
+    for value in ("plasticity", "final_gap"):
+        if table[value].notna().any():
+            print(f"\n{value} (percentage points, mean over seeds) by epoch of pruning\n")
+            print(_pivot(table, value))
+    if csv is not None:
+        print(f"\n{write_table(table, csv, place.device)}")
+
+
+def plot(
+    table: Path,
+    *,
+    value: Literal["plasticity", "final_gap"] = "plasticity",
+    hue: str = "regrow",
+    out: Path = Path("data/figures/plasticity"),
+) -> None:
+    """Draw a table that measure wrote.
+
+    Args:
+        table: The CSV file.
+        value: What to draw against the epoch of pruning.
+        hue: Column that the lines differ in.
+        out: Path of the figures without an ending; a PNG and a PDF are written.
+    """
+    from granet_lab import plots, read_table
+
+    figure, frame = getattr(plots, value)(read_table(table), hue=hue)
+    print(frame.round(2).to_string(index=False))
+    for path in plots.save(figure, out):
+        print(path)
+
+
+def runs(lab: Path = _LAB) -> None:
+    """List what a lab holds.
+
+    Args:
+        lab: Folder of the runs.
+    """
+    from granet_lab import Lab
+
+    if not lab.is_dir():
+        raise ValueError(f"there is no lab {lab}: make one with granet-lab train --lab {lab}")
+    table = Lab(lab).runs()
+    print(table.round(2).to_string(index=False) if len(table) else f"{lab} holds no runs yet")
+
+
+def demo(
+    lab: Path = _LAB, out: Path = Path("data/figures/demo"), device: str | None = None
+) -> None:
+    """Measure plasticity and regeneration on scikit-learn's digits, and draw the figures.
+
+    Args:
+        lab: Folder of the runs.
+        out: Folder of the figures and the table.
+        device: A torch device; by default the GPU if there is one.
+    """
+    from granet_lab import Lab
+    from granet_lab.demo import run
+
+    print(run(Lab(lab, device), out))
+
+
+def main() -> None:
+    """A laboratory for pruning plasticity: prune a network at any epoch, see what comes back."""
+    commands = {f.__name__: f for f in (demo, train, measure, plot, runs)}
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.captureWarnings(True)
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="granet-lab", description=main.__doc__)
+    except (ValueError, OSError) as error:
+        sys.exit(f"granet-lab: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from what was finished", file=sys.stderr)
+        sys.exit(130)
+
+
+def _recipes(
+    name: str, settings: tuple[str, ...], seeds: tuple[int, ...], sparsities: tuple[float, ...]
+) -> list[Any]:
+    from granet_lab import methods
+    from granet_lab.training.recipes import RECIPES
+
+    changes = dict(_setting(text) for text in settings)
+    return [
+        RECIPES[name](**changes, seed=seed, method=methods.static(sparsity))
+        for sparsity in sparsities
+        for seed in seeds
+    ]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``name=value`` as a pair; numbers, tuples (15,22), True and None are read as such."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes name=value, not {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _pivot(table: Any, value: str) -> str:
+    table = table[table[value].notna()].assign(regrow=table.regrow.fillna("none"))
+    names = ("pretrained_sparsity", "criterion", "scope", "rate", "regrow")
+    rows = [n for n in names if table[n].nunique() > 1 or n in ("rate", "regrow")]
+    return table.groupby([*rows, "epoch"])[value].mean().unstack().round(2).to_string()
+
+
+if __name__ == "__main__":
+    main()

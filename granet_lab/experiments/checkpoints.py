@@ -1,0 +1,89 @@
+"""A training state as one safetensors file: weights, buffers, optimizer, masks, epoch, step."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from granet_lab.experiments import files
+from granet_lab.experiments.files import DamagedFile
+from granet_lab.sparsity import Masks
+from granet_lab.training.loop import TrainState
+
+
+def write(path: Path, state: TrainState) -> None:
+    """Write a state; the file appears whole or not at all."""
+    tensors = {n: t.detach().cpu().contiguous() for n, t in _tensors(state).items()}
+    place = {"epoch": str(state.epoch), "step": str(state.step)}
+    files.write(path, save(tensors, {**place, "sha256": _digest(tensors, place)}))
+
+
+def read(path: Path, state: TrainState) -> TrainState:
+    """Fill a fresh ``state`` of the same recipe with what :func:`write` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: not a safetensors file, its contents do not match its checksum, or it
+            belongs to another network. ``state`` is untouched then.
+    """
+    tensors, place = _verified(path)
+    target = _tensors(state)
+    if target.keys() != tensors.keys() or any(
+        target[n].shape != t.shape or target[n].dtype != t.dtype for n, t in tensors.items()
+    ):
+        raise DamagedFile(path, "its tensors are not those of this network")
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(tensors[name])
+    state.masks = Masks({name: target[f"masks/{name}"] for name in state.masks})
+    state.epoch, state.step = int(place["epoch"]), int(place["step"])
+    return state
+
+
+def size(state: TrainState) -> int:
+    """Bytes that a state's tensors take in a file."""
+    return sum(t.numel() * t.element_size() for t in _tensors(state).values())
+
+
+def _tensors(state: TrainState) -> dict[str, Tensor]:
+    """Every tensor of the state by a name that tells what it is."""
+    names = {parameter: name for name, parameter in state.model.named_parameters()}
+    return {
+        **{f"model/{name}": tensor for name, tensor in state.model.state_dict().items()},
+        **{
+            f"optimizer/{names[parameter]}/{key}": value
+            for parameter, values in state.optimizer.state.items()
+            for key, value in values.items()
+        },
+        **{f"masks/{name}": mask for name, mask in state.masks.items()},
+    }
+
+
+def _verified(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            place = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedFile(path, error) from None
+    found = place.pop("sha256", None)
+    if found != _digest(tensors, place):
+        raise DamagedFile(path, "its contents do not match its checksum")
+    return tensors, place
+
+
+def _digest(tensors: dict[str, Tensor], place: dict[str, str]) -> str:
+    """SHA-256 over names, types, shapes and bytes, and over the place in the run."""
+    digest = hashlib.sha256(repr(sorted(place.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

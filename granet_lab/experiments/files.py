@@ -1,0 +1,102 @@
+"""Files that appear whole or not at all, and say so when they were damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class DamagedFile(ValueError):
+    """A file is there but is not what was written; the message names it."""
+
+    def __init__(self, path: Path, why: object) -> None:
+        super().__init__(f"{path} is damaged: {why}")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk, then move it into place.
+
+    Raises:
+        OSError: the file cannot be written; the message names the folder.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise OSError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the new name itself survive a power cut, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a dict as readable JSON with its own SHA-256."""
+    sealed = {**value, "sha256": hashlib.sha256(canonical(value)).hexdigest()}
+    write(path, json.dumps(sealed, indent=1, allow_nan=False).encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: it is not JSON, or not what was written.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        found = value.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedFile(path, f"{type(error).__name__} {error}") from None
+    if hashlib.sha256(canonical(value)).hexdigest() != found:
+        raise DamagedFile(path, "its contents do not match its checksum")
+    return value
+
+
+def set_aside(damaged: DamagedFile, path: Path) -> None:
+    """Rename a damaged file, so that it is kept to be looked at but not read again."""
+    aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+    try:
+        os.replace(path, aside)
+    except FileNotFoundError:
+        return  # another process was faster
+    logger.warning("%s; it is kept as %s and computed anew", damaged, aside.name)
+
+
+def check_writable(folder: Path) -> None:
+    """Write a file into a folder and take it away again.
+
+    Raises:
+        OSError: it cannot be done; the message names the folder.
+    """
+    probe = folder / f".{secrets.token_hex(4)}.probe"
+    write(probe, b"")
+    probe.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+"""What a run or a trial is called on disk: a hash of all that determines its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import typing
+from typing import Any
+
+from granet_lab.experiments.files import canonical
+
+# Goes up when the same description begins to mean another result.
+SCHEMA = 1
+
+
+def describe(thing: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values, fields at their default left out.
+
+    A field added later does not change the description of what was made before it.
+    """
+    return {
+        field.name: _plain(getattr(thing, field.name))
+        for field in dataclasses.fields(thing)
+        if getattr(thing, field.name) != _default(field)
+    }
+
+
+def restore(kind: type, description: dict[str, Any]) -> Any:
+    """The dataclass that :func:`describe` described.
+
+    Raises:
+        ValueError: a field that ``kind`` does not have, or a value that it refuses.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = description.keys() - {field.name for field in dataclasses.fields(kind)}
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+    return kind(
+        **{
+            name: restore(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+            for name, value in description.items()
+        }
+    )
+
+
+def identity(thing: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 over the description and the schema number."""
+    text = canonical({"schema": SCHEMA, type(thing).__name__: describe(thing)})
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return describe(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

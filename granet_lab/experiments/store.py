@@ -1,0 +1,204 @@
+"""A run on disk: its recipe, history, checkpoints and trials."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from granet_lab.experiments import checkpoints, files
+from granet_lab.experiments.environment import environment
+from granet_lab.experiments.files import DamagedFile
+from granet_lab.experiments.identity import SCHEMA, describe, identity
+from granet_lab.training import data, loop
+from granet_lab.training.loop import TrainState
+from granet_lab.training.recipes import Recipe
+
+HISTORY = [
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "test_loss",
+    "test_acc",
+    "sparsity",
+    "seconds",
+]
+
+
+class Run:
+    """One training run: a folder ``<dataset>-<model>-<hash>``.
+
+    Attributes:
+        recipe: what fixes the run.
+        path: its folder, which may not be there yet.
+    """
+
+    def __init__(self, root: Path, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.path = root / f"{recipe.dataset}-{recipe.model}-{identity(recipe)}"
+
+    def __repr__(self) -> str:
+        done = max(0, len(self.rows()) - 1)
+        return f"Run({self.path.name}: {done} of {self.recipe.epochs} epochs)"
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row for each epoch, 0 (initialisation) to the last one done.
+
+        Columns: ``epoch``, ``lr`` (of the epoch that ended), losses, accuracies in percent on the
+        training batches (``train_``), the validation split (``val_``) and the test split
+        (``test_``), ``sparsity`` and ``seconds``.
+        """
+        return pd.DataFrame(self.rows(), columns=HISTORY)
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The epochs of which a checkpoint is kept."""
+        return sorted(int(p.stem) for p in self.path.glob("checkpoints/*.safetensors"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train: the last epoch is done, or training diverged."""
+        return len(self.rows()) == self.recipe.epochs + 1 or self.diverged is not None
+
+    @property
+    def diverged(self) -> str | None:
+        """In words, how training diverged; None if it did not."""
+        rows = self.rows()
+        return rows[-1].get("diverged") if rows else None
+
+    def load(self, epoch: int, device: str = "cpu") -> TrainState:
+        """The network as it was after ``epoch`` epochs, optimizer and masks included.
+
+        An epoch whose checkpoint was not kept, or is damaged, is reached again by training on from
+        the nearest earlier one, bit for bit on a CPU. A damaged file is set aside with a warning
+        and written anew.
+
+        Raises:
+            ValueError: the run does not have that epoch.
+        """
+        if not 0 <= epoch <= self.recipe.epochs:
+            raise ValueError(f"epoch {epoch} is not in this run: choose 0 to {self.recipe.epochs}")
+        images = data.load(self.recipe.dataset, device)
+        kept = [e for e in self.checkpoints if e <= epoch]
+        while kept:
+            path = self.checkpoint_path(kept[-1])
+            try:
+                state = checkpoints.read(path, loop.new_state(self.recipe, images))
+                break
+            except DamagedFile as damaged:
+                files.set_aside(damaged, path)
+                kept.pop()
+            except FileNotFoundError:  # another process has just set it aside
+                kept.pop()
+        else:
+            state = loop.new_state(self.recipe, images)
+        if state.epoch < epoch:
+            for _ in loop.fit(state, self.recipe, images, until=epoch):
+                pass
+            if list(self.path.glob(f"checkpoints/{epoch:04d}.safetensors.damaged-*")):
+                checkpoints.write(self.checkpoint_path(epoch), state)
+        return state
+
+    def train(
+        self, device: str = "cpu", keep: Iterable[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Train to the end from where the files stop, and yield the rows as they come.
+
+        Args:
+            device: a torch device.
+            keep: epochs of which a checkpoint is kept; by default every one. Those that an
+                earlier call did not keep are made now.
+
+        Yields:
+            Rows of the history, among them those of epochs that are trained once more.
+        """
+        wanted = self._wanted(keep)
+        if not (self.path / "recipe.json").exists():
+            self._describe(device)
+        rows = self.rows()
+        missing = sorted(wanted - set(self.checkpoints))
+        if self.finished and (not missing or self.diverged):
+            return
+        first = min([len(rows), *missing]) if not self.finished else missing[0]
+        last = missing[-1] if self.finished else self.recipe.epochs
+        state = self.load(max([e for e in self.checkpoints if e < first], default=0), device)
+        images = data.load(self.recipe.dataset, device)
+        if not rows:
+            start = {"epoch": 0, "seconds": 0.0, **loop.evaluate(state, self.recipe, images)}
+            self._record(rows, start)
+        self._keep(state, missing)
+        try:
+            for row in loop.fit(state, self.recipe, images, until=last):
+                self._record(rows, row)
+                self._keep(state, missing)
+                yield row
+        except loop.Diverged as diverged:
+            self._record(rows, {"epoch": state.epoch, "diverged": str(diverged)})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The history as dicts; empty if there is none or it was damaged (and is set aside)."""
+        path = self.path / "history.jsonl"
+        try:
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            if [row["epoch"] for row in rows] != list(range(len(rows))):
+                raise ValueError("its epochs are not consecutive")
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError) as error:
+            files.set_aside(DamagedFile(path, error), path)
+            return []
+        return rows
+
+    def checkpoint_bytes(self) -> int:
+        """What one checkpoint takes on the disk, to within its header."""
+        return checkpoints.size(loop.new_state(self.recipe, data.load(self.recipe.dataset)))
+
+    def checkpoint_path(self, epoch: int) -> Path:
+        """Where the checkpoint of an epoch is, or would be."""
+        return self.path / "checkpoints" / f"{epoch:04d}.safetensors"
+
+    def trial_path(self, name: str) -> Path:
+        """Where the trial with that hash is, or would be."""
+        return self.path / "trials" / f"{name}.json"
+
+    def _wanted(self, keep: Iterable[int] | None) -> set[int]:
+        everything = set(range(self.recipe.epochs + 1))
+        wanted = everything if keep is None else set(keep)
+        if wanted - everything:
+            bad = min(wanted - everything)
+            raise ValueError(
+                f"epoch {bad} is not in this run: choose checkpoints in 0 to {self.recipe.epochs}"
+            )
+        return wanted
+
+    def _describe(self, device: str) -> None:
+        files.write_json(
+            self.path / "recipe.json", {"schema": SCHEMA, "recipe": describe(self.recipe)}
+        )
+        files.write_json(self.path / "environment.json", environment(device))
+
+    def _record(self, rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+        """Append a row, unless that epoch is there already; write the file whole."""
+        if row["epoch"] != len(rows):
+            return
+        rows.append({k: None if _is_nan(v) else v for k, v in row.items()})
+        # Another process may be ahead of this one: a longer history is never shortened.
+        if len(self.rows()) < len(rows):
+            text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows)
+            files.write(self.path / "history.jsonl", text.encode())
+
+    def _keep(self, state: TrainState, missing: list[int]) -> None:
+        if state.epoch in missing:
+            checkpoints.write(self.checkpoint_path(state.epoch), state)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,183 @@
+"""Panels of lines with intervals: one look for every figure, no global matplotlib state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Inches: three panels fill the width of a page, and every panel keeps its size.
+_PANEL_WIDTH, _PANEL_HEIGHT = 2.6, 2.5
+_SMALL, _NORMAL = 8, 9
+_INK = "0.25"
+
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+# The same line looks the same in every figure.
+_REGROW_ORDER = ("none", "gradient", "random", "momentum")
+
+
+def label(name: str, value: Any) -> str:
+    """A value of a column in words, for titles and legends."""
+    if name == "regrow":
+        return "no regeneration" if value == "none" else f"{value} regeneration"
+    if name == "pretrained_sparsity":
+        return "dense" if value == 0 else f"pre-trained at sparsity {value:g}"
+    return f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{value}"
+
+
+def grid_of_axes(
+    frame: pd.DataFrame, row: str | None, col: str | None
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with a panel for each value of two columns, and the rows that belong to each.
+
+    Combinations that the frame does not have leave no panel.
+    """
+    rows = sorted(frame[row].unique()) if row else [None]
+    cols = sorted(frame[col].unique()) if col else [None]
+    figure = Figure(
+        figsize=(_PANEL_WIDTH * len(cols) + 0.7, _PANEL_HEIGHT * len(rows) + 0.7),
+        dpi=120,
+        layout="constrained",
+    )
+    panels = []
+    for i, row_value in enumerate(rows):
+        for j, col_value in enumerate(cols):
+            part = frame
+            part = part[part[row] == row_value] if row else part
+            part = part[part[col] == col_value] if col else part
+            if part.empty:
+                continue
+            axes = figure.add_subplot(len(rows), len(cols), i * len(cols) + j + 1)
+            titles = [label(row, row_value)] if row else []
+            titles += [label(col, col_value)] if col else []
+            axes.set_title(", ".join(titles), fontsize=_NORMAL)
+            panels.append((axes, part))
+    return figure, panels
+
+
+def draw_lines(axes: Axes, part: pd.DataFrame, x: str, hue: str, levels: Sequence[Any]) -> None:
+    """A line of means for each level of ``hue``, with its interval as a band."""
+    colours = dict(zip(levels, sns.color_palette("colorblind", len(levels)), strict=True))
+    markers = {level: _MARKERS[i % len(_MARKERS)] for i, level in enumerate(levels)}
+    few = part[x].nunique() <= 20
+    for level in levels:
+        line = part[part[hue] == level]
+        if line.empty:
+            continue
+        axes.fill_between(
+            line[x], line["low"], line["high"], color=colours[level], alpha=0.18, linewidth=0
+        )
+        sns.lineplot(
+            line,
+            x=x,
+            y="mean",
+            color=colours[level],
+            marker=markers[level] if few else None,
+            markersize=4.5,
+            markeredgewidth=0,
+            linewidth=1.4,
+            label=label(hue, level),
+            legend=False,
+            errorbar=None,
+            ax=axes,
+        )
+
+
+def order(frame: pd.DataFrame, hue: str) -> list[Any]:
+    """The levels of a column in the order of their colours."""
+    found = list(frame[hue].unique())
+    if hue != "regrow":
+        return sorted(found)
+    known = [level for level in _REGROW_ORDER if level in found]
+    return known + sorted(set(found) - set(known))
+
+
+def mark_decays(axes: Axes, milestones: Sequence[int]) -> None:
+    """A dashed line at each epoch where the learning rate falls."""
+    for epoch in milestones:
+        axes.axvline(epoch, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+
+
+def focus(axes: Axes, part: pd.DataFrame, x: str, after: float) -> None:
+    """Choose the vertical limits by the points later than ``after``, if there are any.
+
+    An untrained network may gain 90 points: earlier means that fall outside are written at the
+    edge of the panel, with an arrow, instead of flattening everything else.
+    """
+    late = part[part[x] > after]
+    if late.empty:
+        return
+    low, high = late["low"].min(), late["high"].max()
+    margin = 0.12 * max(high - low, 1.0)
+    low, high = low - margin, high + margin
+    axes.set_ylim(low, high)
+    early = part[(part[x] <= after) & ~part["mean"].between(low, high)]
+    if early.empty:
+        return
+    furthest = early.loc[(early["mean"] - (low + high) / 2).abs().idxmax()]
+    up = furthest["mean"] > high
+    axes.annotate(
+        f"{furthest['mean']:+.0f}",
+        xy=(furthest[x], high if up else low),
+        xytext=(3, -11 if up else 5),
+        textcoords="offset points",
+        fontsize=_SMALL,
+        color=_INK,
+    )
+    axes.plot(
+        furthest[x],
+        high if up else low,
+        marker="^" if up else "v",
+        color=_INK,
+        markersize=5,
+        clip_on=False,
+        linestyle="none",
+    )
+
+
+def finish(
+    figure: Figure, panels: Sequence[tuple[Axes, pd.DataFrame]], x: str, y: str, title: str = ""
+) -> None:
+    """Labels, grid and one legend below all panels."""
+    handles: dict[str, Any] = {}
+    for axes, _ in panels:
+        axes.set_xlabel(x, fontsize=_NORMAL)
+        axes.set_ylabel(y if axes.get_subplotspec().is_first_col() else "", fontsize=_NORMAL)
+        axes.tick_params(labelsize=_SMALL, colors=_INK)
+        axes.grid(axis="y", color="0.9", linewidth=0.7)
+        axes.set_axisbelow(True)
+        sns.despine(ax=axes)
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    columns = min(len(handles), max(1, math.floor(figure.get_figwidth() / 1.8)))
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=_NORMAL,
+    )
+    if title:
+        figure.suptitle(title, fontsize=_NORMAL + 1)
+
+
+def save(figure: Figure, path: str | Path) -> list[Path]:
+    """Write a figure as PNG (200 dpi) and PDF; return both paths.
+
+    Args:
+        figure: any figure.
+        path: without an ending.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "pdf")]
+    for target in written:
+        figure.savefig(target, dpi=200)
+    return written

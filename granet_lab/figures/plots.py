@@ -1,0 +1,163 @@
+"""Figures: a tidy frame in, (the figure, the numbers behind it) out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from granet_lab.figures import panels
+from granet_lab.figures.panels import save
+from granet_lab.figures.statistics import summarise
+
+__all__ = ["final_gap", "plasticity", "recovery", "save", "trunk"]
+
+Drawn = tuple[Figure, pd.DataFrame]
+
+# What a figure must not average over without being told.
+_SETTINGS = (
+    "dataset",
+    "model",
+    "method",
+    "pretrained_sparsity",
+    "rate",
+    "criterion",
+    "scope",
+    "granularity",
+    "regrow",
+    "lr_mode",
+    "recovery_epochs",
+)
+
+
+def plasticity(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
+    """Pruning plasticity against the epoch of pruning, mean and 95% interval over seeds.
+
+    A panel for each rate, a row of panels for each pre-trained sparsity, a line for each value of
+    ``hue``; the learning-rate decays are dashed. The vertical axis leaves out epoch 0, where the
+    network is untrained and the gain is that of training.
+
+    Args:
+        table: from ``Lab.measure``; only trials with the frozen learning rate are drawn.
+        hue: the column that the lines differ in.
+
+    Returns:
+        The figure; the frame it draws: ``pretrained_sparsity``, ``rate``, ``hue``, ``epoch``,
+        ``mean``, ``low``, ``high`` (percentage points), ``n`` (seeds).
+
+    Raises:
+        ValueError: there is nothing to draw, or the table mixes settings that no panel and no
+            line tells apart.
+    """
+    return _against_epoch(table, "plasticity", "Plasticity (percentage points)", hue)
+
+
+def final_gap(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
+    """Final gap against the epoch of pruning: like :func:`plasticity`, for the trials that train
+    to the end of the run on the remaining schedule."""
+    return _against_epoch(table, "final_gap", "Final gap (percentage points)", hue)
+
+
+def recovery(curves: pd.DataFrame, epoch: int, hue: str = "regrow") -> Drawn:
+    """Test accuracy while training goes on after pruning at one epoch.
+
+    The dotted line is the accuracy before pruning.
+
+    Args:
+        curves: from ``Lab.curves``.
+        epoch: of pruning.
+        hue: the column that the lines differ in.
+
+    Returns:
+        The figure; the frame it draws: like that of :func:`plasticity`, ``recovery_epoch`` (0 is
+        just after pruning) in place of ``epoch``, accuracies in percent.
+
+    Raises:
+        ValueError: that epoch was not measured, or settings are mixed.
+    """
+    chosen = curves[curves["epoch"] == epoch]
+    if chosen.empty:
+        measured = ", ".join(str(e) for e in sorted(curves["epoch"].unique()))
+        raise ValueError(f"no recovery curves for epoch {epoch}: choose from {measured}")
+    facets = ["pretrained_sparsity", "rate"]
+    chosen = _one_setting(chosen, [*facets, hue])
+    frame = summarise(chosen, "test_acc", [*facets, hue, "recovery_epoch"])
+    before = chosen.groupby(facets)["acc_before"].mean()
+    figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
+    for axes, part in parts:
+        panels.draw_lines(axes, part, "recovery_epoch", hue, panels.order(frame, hue))
+        level = before[tuple(part[facets].iloc[0])]
+        axes.axhline(level, color="0.25", linewidth=1, linestyle=":", label="before pruning")
+    panels.finish(
+        figure, parts, "Epochs after pruning", "Test accuracy (%)", f"Pruned after epoch {epoch}"
+    )
+    return figure, frame
+
+
+def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
+    """Test accuracy of unpruned runs against the epoch, mean and 95% interval over seeds.
+
+    The vertical axis leaves out the first twentieth of training.
+
+    Args:
+        history: from ``Lab.history``.
+        hue: the column that the lines differ in.
+
+    Returns:
+        The figure; the frame it draws: ``hue``, ``epoch``, ``mean``, ``low``, ``high`` (percent),
+        ``n``.
+    """
+    history = _one_setting(history, [hue])
+    frame = summarise(history, "test_acc", [hue, "epoch"])
+    figure, parts = panels.grid_of_axes(frame, None, None)
+    figure.set_size_inches(5.2, 3.2)
+    for axes, part in parts:
+        panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue))
+        panels.mark_decays(axes, _milestones(history))
+        panels.focus(axes, part, "epoch", after=max(1, part["epoch"].max() // 20))
+    panels.finish(figure, parts, "Epoch (dashed: learning rate decays)", "Test accuracy (%)")
+    return figure, frame
+
+
+def _against_epoch(table: pd.DataFrame, value: str, title: str, hue: str) -> Drawn:
+    table = table[table[value].notna()]
+    if table.empty:
+        raise ValueError(f"the table has no {value}: measure trials with the fitting lr first")
+    facets = ["pretrained_sparsity", "rate"]
+    # Under the remaining schedule the length follows from the epoch: it is no setting there.
+    free = ["recovery_epochs"] if value == "final_gap" else []
+    table = _one_setting(table, [*facets, hue, *free])
+    frame = summarise(table, value, [*facets, hue, "epoch"])
+    figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
+    for axes, part in parts:
+        axes.axhline(0, color="0.25", linewidth=0.8)
+        panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue))
+        panels.mark_decays(axes, _milestones(table))
+        panels.focus(axes, part, "epoch", after=0)
+    panels.finish(figure, parts, "Epoch of pruning (dashed: learning rate decays)", title)
+    return figure, frame
+
+
+def _one_setting(table: pd.DataFrame, shown: Sequence[str]) -> pd.DataFrame:
+    """The table with regrow in words, if nothing that is not ``shown`` varies in it."""
+    if "regrow" in table:
+        table = table.assign(regrow=table["regrow"].astype(object).fillna("none"))
+    if "pretrained_sparsity" in shown:
+        shown = [*shown, "method"]  # dense and static differ in just that
+    for name in set(_SETTINGS) & set(table) - set(shown):
+        found = sorted(table[name].unique(), key=str)
+        if len(found) > 1:
+            listed = ", ".join(str(value) for value in found)
+            raise ValueError(f"the table mixes {name} ({listed}): select one, or draw hue={name!r}")
+    return table
+
+
+def _row(frame: pd.DataFrame) -> str | None:
+    return "pretrained_sparsity" if frame["pretrained_sparsity"].nunique() > 1 else None
+
+
+def _milestones(table: pd.DataFrame) -> list[int]:
+    """The epochs of the learning-rate decays; none if the runs differ in them."""
+    found = table["milestones"].unique()
+    return [int(epoch) for epoch in found[0].split()] if len(found) == 1 else []

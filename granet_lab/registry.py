@@ -1,0 +1,54 @@
+"""Things that are chosen by name: criteria, regrowths, models, datasets, recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+class Registry(Generic[T]):
+    """Functions of one kind, each found by its name.
+
+    An unknown name raises a ``ValueError`` that lists the known ones. Registering a second
+    function under a taken name is refused, except from the module that took it: a notebook cell
+    may be run twice.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, entry: T) -> T:
+        """Add a function under its own name; use it as a decorator."""
+        name = entry.__name__
+        taken = self._entries.get(name)
+        if taken is not None and taken.__module__ != entry.__module__:
+            raise ValueError(f"{self.kind} {name!r} is already defined in {taken.__module__}")
+        self._entries[name] = entry
+        return entry
+
+    def check(self, name: str) -> str:
+        """Return ``name`` if it is known, raise ``ValueError`` otherwise."""
+        if name not in self._entries:
+            raise ValueError(f"unknown {self.kind} {name!r}: choose from {', '.join(self)}")
+        return name
+
+    def __getitem__(self, name: str) -> T:
+        return self._entries[self.check(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def added(self) -> list[T]:
+        """Entries defined outside this package, which another process has to be told about."""
+        return [e for e in self._entries.values() if e.__module__.partition(".")[0] != _PACKAGE]

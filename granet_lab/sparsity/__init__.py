@@ -1,0 +1,23 @@
+"""Pruning for any ``nn.Module``: no dataset, no file, no experiment."""
+
+from granet_lab.sparsity import methods
+from granet_lab.sparsity.allocation import allocate
+from granet_lab.sparsity.context import Context
+from granet_lab.sparsity.criteria import criterion
+from granet_lab.sparsity.masks import Masks, prunable
+from granet_lab.sparsity.regrowths import regrowth
+from granet_lab.sparsity.surgery import Pruning, prune, prune_to, regenerate
+
+__all__ = [
+    "Context",
+    "Masks",
+    "Pruning",
+    "allocate",
+    "criterion",
+    "methods",
+    "prunable",
+    "prune",
+    "prune_to",
+    "regenerate",
+    "regrowth",
+]
