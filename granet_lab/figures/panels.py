@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 _PANEL_WIDTH, _PANEL_HEIGHT = 2.6, 2.5
 _SMALL, _NORMAL = 8, 9
 _INK = "0.25"
+# Percentage points: a panel never magnifies less than this to its whole height.
+_LEAST_SPAN = 2.0
 
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 # The same line looks the same in every figure.
@@ -62,23 +64,23 @@ def grid_of_axes(
 
 
 def draw_lines(axes: Axes, part: pd.DataFrame, x: str, hue: str, levels: Sequence[Any]) -> None:
-    """A line of means for each level of ``hue``, with its interval as a band."""
+    """A line of means for each level of ``hue``, with its interval as a band.
+
+    A point at epoch 0, the untrained network, stands apart from the line.
+    """
     colours = dict(zip(levels, sns.color_palette("colorblind", len(levels)), strict=True))
     markers = {level: _MARKERS[i % len(_MARKERS)] for i, level in enumerate(levels)}
     few = part[x].nunique() <= 20
+    apart = x == "epoch" and few
     for level in levels:
-        line = part[part[hue] == level]
-        if line.empty:
-            continue
-        axes.fill_between(
-            line[x], line["low"], line["high"], color=colours[level], alpha=0.18, linewidth=0
-        )
+        rows = part[part[hue] == level]
+        first, line = (rows[rows[x] == 0], rows[rows[x] > 0]) if apart else (rows[:0], rows)
+        look = {"color": colours[level], "marker": markers[level] if few else None}
         sns.lineplot(
             line,
             x=x,
             y="mean",
-            color=colours[level],
-            marker=markers[level] if few else None,
+            **look,
             markersize=4.5,
             markeredgewidth=0,
             linewidth=1.4,
@@ -87,6 +89,14 @@ def draw_lines(axes: Axes, part: pd.DataFrame, x: str, hue: str, levels: Sequenc
             errorbar=None,
             ax=axes,
         )
+        axes.fill_between(
+            line[x], line["low"], line["high"], color=colours[level], alpha=0.18, linewidth=0
+        )
+        if len(first):
+            reach = [first["mean"] - first["low"], first["high"] - first["mean"]]
+            axes.errorbar(
+                first[x], first["mean"], yerr=reach, **look, markersize=4.5, elinewidth=1.4, ls=""
+            )
 
 
 def order(frame: pd.DataFrame, hue: str) -> list[Any]:
@@ -101,20 +111,27 @@ def order(frame: pd.DataFrame, hue: str) -> list[Any]:
 def mark_decays(axes: Axes, milestones: Sequence[int]) -> None:
     """A dashed line at each epoch where the learning rate falls."""
     for epoch in milestones:
-        axes.axvline(epoch, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        axes.axvline(
+            epoch,
+            color=_INK,
+            linewidth=0.8,
+            linestyle=(0, (4, 3)),
+            zorder=0,
+            label="learning rate decays",
+        )
 
 
 def focus(axes: Axes, part: pd.DataFrame, x: str, after: float) -> None:
     """Choose the vertical limits by the points later than ``after``, if there are any.
 
-    An untrained network may gain 90 points: earlier means that fall outside are written at the
+    An untrained network may gain 90 points: an earlier mean that falls outside is written at the
     edge of the panel, with an arrow, instead of flattening everything else.
     """
     late = part[part[x] > after]
     if late.empty:
         return
     low, high = late["low"].min(), late["high"].max()
-    margin = 0.12 * max(high - low, 1.0)
+    margin = 0.1 * (high - low) + max(0, _LEAST_SPAN - (high - low)) / 2
     low, high = low - margin, high + margin
     axes.set_ylim(low, high)
     early = part[(part[x] <= after) & ~part["mean"].between(low, high)]
@@ -123,21 +140,13 @@ def focus(axes: Axes, part: pd.DataFrame, x: str, after: float) -> None:
     furthest = early.loc[(early["mean"] - (low + high) / 2).abs().idxmax()]
     up = furthest["mean"] > high
     axes.annotate(
-        f"{furthest['mean']:+.0f}",
+        f"{'▲' if up else '▼'} {furthest['mean']:.0f}",
         xy=(furthest[x], high if up else low),
-        xytext=(3, -11 if up else 5),
+        xytext=(-4, 0 if up else 2),
         textcoords="offset points",
+        va="top" if up else "bottom",
         fontsize=_SMALL,
         color=_INK,
-    )
-    axes.plot(
-        furthest[x],
-        high if up else low,
-        marker="^" if up else "v",
-        color=_INK,
-        markersize=5,
-        clip_on=False,
-        linestyle="none",
     )
 
 
@@ -147,20 +156,20 @@ def finish(
     """Labels, grid and one legend below all panels."""
     handles: dict[str, Any] = {}
     for axes, _ in panels:
-        axes.set_xlabel(x, fontsize=_NORMAL)
-        axes.set_ylabel(y if axes.get_subplotspec().is_first_col() else "", fontsize=_NORMAL)
+        place = axes.get_subplotspec()
+        axes.set_xlabel(x if place.is_last_row() else "", fontsize=_NORMAL)
+        axes.set_ylabel(y if place.is_first_col() else "", fontsize=_NORMAL)
         axes.tick_params(labelsize=_SMALL, colors=_INK)
         axes.grid(axis="y", color="0.9", linewidth=0.7)
         axes.set_axisbelow(True)
         sns.despine(ax=axes)
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
-    columns = min(len(handles), max(1, math.floor(figure.get_figwidth() / 1.8)))
     figure.legend(
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=columns,
+        ncols=min(len(handles), max(1, math.floor(figure.get_figwidth() / 1.9))),
         frameon=False,
         fontsize=_NORMAL,
     )

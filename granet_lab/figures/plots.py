@@ -116,7 +116,7 @@ def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
         panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue))
         panels.mark_decays(axes, _milestones(history))
         panels.focus(axes, part, "epoch", after=max(1, part["epoch"].max() // 20))
-    panels.finish(figure, parts, "Epoch (dashed: learning rate decays)", "Test accuracy (%)")
+    panels.finish(figure, parts, "Epoch", "Test accuracy (%)")
     return figure, frame
 
 
@@ -135,7 +135,7 @@ def _against_epoch(table: pd.DataFrame, value: str, title: str, hue: str) -> Dra
         panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue))
         panels.mark_decays(axes, _milestones(table))
         panels.focus(axes, part, "epoch", after=0)
-    panels.finish(figure, parts, "Epoch of pruning (dashed: learning rate decays)", title)
+    panels.finish(figure, parts, "Epoch of pruning", title)
     return figure, frame
 
 
