@@ -17,7 +17,7 @@ Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VA
 
 
 def train(
-    recipe: str = "digits",
+    recipe: tyro.conf.Positional[str] = "digits",
     *,
     settings: Settings = (),
     seed: tuple[int, ...] = (0,),
@@ -50,7 +50,7 @@ def train(
 
 
 def measure(
-    recipe: str = "digits",
+    recipe: tyro.conf.Positional[str] = "digits",
     *,
     epoch: tuple[int, ...],
     rate: tuple[float, ...],
@@ -114,7 +114,7 @@ def measure(
 
 
 def plot(
-    table: Path,
+    table: tyro.conf.Positional[Path],
     *,
     value: Literal["plasticity", "final_gap"] = "plasticity",
     hue: str = "regrow",
@@ -136,7 +136,7 @@ def plot(
         print(path)
 
 
-def runs(lab: Path = _LAB) -> None:
+def runs(*, lab: Path = _LAB) -> None:
     """List what a lab holds.
 
     Args:
@@ -151,7 +151,7 @@ def runs(lab: Path = _LAB) -> None:
 
 
 def demo(
-    lab: Path = _LAB, out: Path = Path("data/figures/demo"), device: str | None = None
+    *, lab: Path = _LAB, out: Path = Path("data/figures/demo"), device: str | None = None
 ) -> None:
     """Measure plasticity and regeneration on scikit-learn's digits, and draw the figures.
 
