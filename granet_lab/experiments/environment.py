@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -20,6 +21,20 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def usable_device(device: str) -> str:
+    """Return ``device`` if torch can put a tensor there.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        there = ", ".join(["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+        raise ValueError(f"cannot use device {device!r} here: choose from {there}") from None
+    return device
+
+
 def device_name(device: str) -> str:
     """The device as the table names it: "cpu", or the GPU's name."""
     return device if torch.device(device).type == "cpu" else torch.cuda.get_device_name(device)
@@ -29,7 +44,7 @@ def hardware(device: str) -> str:
     """The processor or GPU in words."""
     if torch.device(device).type != "cpu":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {os.cpu_count()} cores"
 
 
 def commit() -> str | None:

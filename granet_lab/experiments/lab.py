@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from granet_lab.experiments import execution, files
-from granet_lab.experiments.environment import default_device
+from granet_lab.experiments.environment import default_device, usable_device
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import identity, restore
 from granet_lab.experiments.plasticity import Trial, trial_columns
@@ -67,11 +66,12 @@ class Lab:
 
     Raises:
         OSError: the folder cannot be made.
+        ValueError: torch has no such device here.
     """
 
     def __init__(self, path: str | Path = "data/runs", device: str | None = None) -> None:
         self.path = Path(path)
-        self.device = default_device() if device is None else device
+        self.device = default_device() if device is None else usable_device(device)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -251,7 +251,7 @@ def _warn(table: pd.DataFrame) -> None:
     for status in ("failed", "diverged"):
         bad = table[table.status == status]
         if len(bad):
-            warnings.warn(f"{len(bad)} trials {status}: {bad.note.iloc[0]}", stacklevel=3)
+            logger.warning("%d trials %s: %s", len(bad), status, bad.note.iloc[0])
     empty = table[(table.status == "ok") & (table.note != "")]
     if len(empty):
-        warnings.warn(f"{len(empty)} trials: {empty.note.mode()[0]}", stacklevel=3)
+        logger.warning("%d trials: %s", len(empty), empty.note.mode()[0])

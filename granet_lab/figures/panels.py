@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +25,22 @@ _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _REGROW_ORDER = ("none", "gradient", "random", "momentum")
 
 
+class Page(Figure):
+    """A figure that a notebook shows by itself, without pyplot: as a sharp PNG."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=144)
+        width, height = (round(72 * inches) for inches in self.get_size_inches())
+        return buffer.getvalue(), {"width": width, "height": height}
+
+
 def label(name: str, value: Any) -> str:
     """A value of a column in words, for titles and legends."""
     if name == "regrow":
         return "no regeneration" if value == "none" else f"{value} regeneration"
+    if name == "milestones":
+        return f"decays at {value.replace(' ', ', ')}" if value else "constant learning rate"
     if name == "pretrained_sparsity":
         return "dense" if value == 0 else f"pre-trained at sparsity {value:g}"
     return f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{value}"
@@ -42,7 +55,7 @@ def grid_of_axes(
     """
     rows = sorted(frame[row].unique()) if row else [None]
     cols = sorted(frame[col].unique()) if col else [None]
-    figure = Figure(
+    figure = Page(
         figsize=(_PANEL_WIDTH * len(cols) + 0.7, _PANEL_HEIGHT * len(rows) + 0.7),
         dpi=120,
         layout="constrained",
