@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Page(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=144)
+        self.savefig(buffer, format="png", dpi=120)
         width, height = (round(72 * inches) for inches in self.get_size_inches())
         return buffer.getvalue(), {"width": width, "height": height}
 
@@ -76,18 +76,25 @@ def grid_of_axes(
     return figure, panels
 
 
-def draw_lines(axes: Axes, part: pd.DataFrame, x: str, hue: str, levels: Sequence[Any]) -> None:
+def draw_lines(
+    axes: Axes,
+    part: pd.DataFrame,
+    x: str,
+    hue: str,
+    levels: Sequence[Any],
+    apart: Collection[float] = (),
+) -> None:
     """A line of means for each level of ``hue``, with its interval as a band.
 
-    A point at epoch 0, the untrained network, stands apart from the line.
+    The points at the places ``apart`` stand by themselves: what they measure is another matter.
     """
     colours = dict(zip(levels, sns.color_palette("colorblind", len(levels)), strict=True))
     markers = {level: _MARKERS[i % len(_MARKERS)] for i, level in enumerate(levels)}
     few = part[x].nunique() <= 20
-    apart = x == "epoch" and few
     for level in levels:
         rows = part[part[hue] == level]
-        first, line = (rows[rows[x] == 0], rows[rows[x] > 0]) if apart else (rows[:0], rows)
+        alone = rows[rows[x].isin(apart)]
+        line = rows.drop(alone.index)
         look = {"color": colours[level], "marker": markers[level] if few else None}
         sns.lineplot(
             line,
@@ -105,10 +112,10 @@ def draw_lines(axes: Axes, part: pd.DataFrame, x: str, hue: str, levels: Sequenc
         axes.fill_between(
             line[x], line["low"], line["high"], color=colours[level], alpha=0.18, linewidth=0
         )
-        if len(first):
-            reach = [first["mean"] - first["low"], first["high"] - first["mean"]]
+        if len(alone):
+            reach = [alone["mean"] - alone["low"], alone["high"] - alone["mean"]]
             axes.errorbar(
-                first[x], first["mean"], yerr=reach, **look, markersize=4.5, elinewidth=1.4, ls=""
+                alone[x], alone["mean"], yerr=reach, **look, markersize=4.5, elinewidth=1.4, ls=""
             )
 
 
@@ -134,33 +141,34 @@ def mark_decays(axes: Axes, milestones: Sequence[int]) -> None:
         )
 
 
-def focus(axes: Axes, part: pd.DataFrame, x: str, after: float) -> None:
-    """Choose the vertical limits by the points later than ``after``, if there are any.
+def focus(axes: Axes, part: pd.DataFrame, x: str, apart: Collection[float]) -> None:
+    """Choose the vertical limits by the points that do not stand ``apart``, if there are any.
 
-    An untrained network may gain 90 points: an earlier mean that falls outside is written at the
-    edge of the panel, with an arrow, instead of flattening everything else.
+    A mean that falls outside (an untrained network may gain 90 points) is written at the edge of
+    the panel, with an arrow, instead of flattening everything else.
     """
-    late = part[part[x] > after]
-    if late.empty:
+    alone = part[part[x].isin(apart)]
+    rest = part.drop(alone.index)
+    if rest.empty:
         return
-    low, high = late["low"].min(), late["high"].max()
+    low, high = rest["low"].min(), rest["high"].max()
     margin = 0.1 * (high - low) + max(0, _LEAST_SPAN - (high - low)) / 2
     low, high = low - margin, high + margin
     axes.set_ylim(low, high)
-    early = part[(part[x] <= after) & ~part["mean"].between(low, high)]
-    if early.empty:
-        return
-    furthest = early.loc[(early["mean"] - (low + high) / 2).abs().idxmax()]
-    up = furthest["mean"] > high
-    axes.annotate(
-        f"{'▲' if up else '▼'} {furthest['mean']:.0f}",
-        xy=(furthest[x], high if up else low),
-        xytext=(-4, 0 if up else 2),
-        textcoords="offset points",
-        va="top" if up else "bottom",
-        fontsize=_SMALL,
-        color=_INK,
-    )
+    outside = alone[~alone["mean"].between(low, high)]
+    for place, means in outside.groupby(x)["mean"]:
+        furthest = means.loc[(means - (low + high) / 2).abs().idxmax()]
+        up = furthest > high
+        axes.annotate(
+            f"{'▲' if up else '▼'} {furthest:.0f}",
+            xy=(place, high if up else low),
+            xytext=(0, 0 if up else 2),
+            textcoords="offset points",
+            ha="center" if place > 0 else "left",
+            va="top" if up else "bottom",
+            fontsize=_SMALL,
+            color=_INK,
+        )
 
 
 def finish(

@@ -55,7 +55,8 @@ def plasticity(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
 
 def final_gap(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
     """Final gap against the epoch of pruning: like :func:`plasticity`, for the trials that train
-    to the end of the run on the remaining schedule."""
+    to the end of the run on the remaining schedule. Where nothing is left of it, the point stands
+    apart."""
     return _against_epoch(table, "final_gap", "Final gap (percentage points)", hue)
 
 
@@ -115,7 +116,7 @@ def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
     for axes, part in parts:
         panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue))
         panels.mark_decays(axes, _milestones(history))
-        panels.focus(axes, part, "epoch", after=max(1, part["epoch"].max() // 20))
+        panels.focus(axes, part, "epoch", apart=range(part["epoch"].max() // 20 + 1))
     panels.finish(figure, parts, "Epoch", "Test accuracy (%)")
     return figure, frame
 
@@ -130,11 +131,12 @@ def _against_epoch(table: pd.DataFrame, value: str, title: str, hue: str) -> Dra
     table = _one_setting(table, [*facets, hue, *free])
     frame = summarise(table, value, [*facets, hue, "epoch"])
     figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
+    apart = {0, *table.loc[table["recovery_epochs"] == 0, "epoch"]}
     for axes, part in parts:
         axes.axhline(0, color="0.25", linewidth=0.8)
-        panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue))
+        panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue), apart)
         panels.mark_decays(axes, _milestones(table))
-        panels.focus(axes, part, "epoch", after=0)
+        panels.focus(axes, part, "epoch", apart)
     panels.finish(figure, parts, "Epoch of pruning", title)
     return figure, frame
 
