@@ -79,7 +79,7 @@ def measure_all(
         left, attempts = len(trials), 0
         while attempts < _ATTEMPTS:
             with _executor(executor, workers, trials, device) as pool:
-                if sweep.go(pool):
+                if sweep.go(pool, borrowed=executor is not None):
                     break
             logger.warning("a worker process died; what it was doing is done again")
             attempts = 0 if len(sweep.unfinished()) < left else attempts + 1
@@ -115,8 +115,11 @@ class _Sweep:
     def unfinished(self) -> list[Trial]:
         return [t for t in self.trials if t not in self.failed and result(self.root, t) is None]
 
-    def go(self, pool: Executor) -> bool:
-        """Submit everything that is missing and wait for it; False if the pool broke."""
+    def go(self, pool: Executor, borrowed: bool) -> bool:
+        """Submit everything that is missing and wait for it; False if the pool broke.
+
+        Interrupted, a borrowed pool is freed of what waits in it; one's own is stopped whole.
+        """
         branches: dict[Recipe, list[Trial]] = {}
         for trial in self.unfinished():
             branches.setdefault(trial.recipe, []).append(trial)
@@ -138,7 +141,7 @@ class _Sweep:
         except BrokenExecutor:
             return False
         except BaseException:
-            for future in pending:
+            for future in pending if borrowed else ():
                 future.cancel()
             raise
         return True

@@ -1,0 +1,256 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+
+import pytest
+import torch
+
+import granet_lab as gl
+from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.training.data import DATASETS
+
+SWEEP = """
+import sys, granet_lab as gl
+from granet_lab import cli
+sys.argv = ["granet-lab", "measure", "--lab", sys.argv[1], "--workers", sys.argv[2],
+    "--epoch", "0", "2", "4", "--rate", "0.5", "0.9", "--regrow", "none", "gradient",
+    "--seed", "0", "1", "--pretrained-sparsity", "0", "0.8", "--recovery-epochs", "2",
+    "--device", "cpu", "--set", "model=mlp", "epochs=4", "milestones=(2,)", "train_size=200"]
+if __name__ == "__main__":
+    cli.main()
+"""
+
+
+def asked(recipe):
+    trials = []
+    for sparsity in (0, 0.8):
+        trials += gl.grid(
+            recipe,
+            method=gl.methods.static(sparsity),
+            epoch=[0, 2, 4],
+            rate=[0.5, 0.9],
+            regrow=[None, "gradient"],
+            seed=[0, 1],
+            recovery_epochs=2,
+        )
+    return trials
+
+
+def numbers(table):
+    return table.drop(columns="seconds")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    recipe = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200)
+    lab = gl.Lab(tmp_path_factory.mktemp("undisturbed"), device="cpu")
+    return numbers(lab.measure(asked(recipe), workers=1, progress=False))
+
+
+class Refuses(Executor):
+    def submit(self, fn, /, *args, **kwargs):
+        raise AssertionError("nothing should have been left to do")
+
+
+def test_one_process_and_two_give_the_same_table_bit_for_bit(lab, recipe, undisturbed):
+    table = lab.measure(asked(recipe), workers=2, progress=False)
+    assert numbers(table).equals(undisturbed)
+
+
+def test_any_executor_will_do(lab, recipe, undisturbed):
+    with ThreadPoolExecutor(1) as pool:
+        table = lab.measure(asked(recipe), executor=pool, progress=False)
+    assert numbers(table).equals(undisturbed)
+
+
+def test_a_second_call_computes_nothing(lab, recipe):
+    first = lab.measure(asked(recipe)[:3], workers=1, progress=False)
+    again = lab.measure(asked(recipe)[:3], executor=Refuses(), progress=False)
+    assert again.equals(first)
+
+
+def gone(group, within):
+    """Whether every process of a group ends in so many seconds."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def start(lab, workers=2):
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP, str(lab.path), str(workers)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(lab, pattern, count, process):
+    while len(list(lab.path.glob(pattern))) < count and process.poll() is None:
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [("*/checkpoints/*", 3), ("*/trials/*.json", 1), ("*/trials/*.json", 30)],
+    ids=["while training", "at the first trial", "among the trials"],
+)
+def test_a_sweep_killed_and_run_again_ends_with_the_same_table(
+    lab, recipe, undisturbed, pattern, count
+):
+    sweep = start(lab)
+    wait_for(lab, pattern, count, sweep)
+    assert sweep.poll() is None, sweep.stderr.read()
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    table = lab.measure(asked(recipe), workers=1, progress=False)
+    assert numbers(table).equals(undisturbed)
+
+
+def test_ctrl_c_says_how_to_go_on_and_leaves_no_process_behind(lab, recipe, undisturbed):
+    sweep = start(lab)
+    wait_for(lab, "*/trials/*.json", 3, sweep)
+    os.killpg(sweep.pid, signal.SIGINT)
+    _, errors = sweep.communicate(timeout=30)
+    assert sweep.returncode == 130
+    assert "goes on from what was finished" in errors
+    assert "Traceback" not in errors
+    assert gone(sweep.pid, within=20)
+    table = lab.measure(asked(recipe), workers=1, progress=False)
+    assert numbers(table).equals(undisturbed)
+
+
+def test_two_sweeps_of_the_same_trials_at_once_lose_nothing(lab, recipe, undisturbed):
+    sweeps = [start(lab, workers=1) for _ in range(2)]
+    for sweep in sweeps:
+        _, errors = sweep.communicate(timeout=120)
+        assert sweep.returncode == 0, errors
+    table = lab.measure(asked(recipe), executor=Refuses(), progress=False)
+    assert numbers(table).equals(undisturbed)
+
+
+@pytest.fixture
+def define():
+    """Register functions as a notebook would, and forget them afterwards."""
+    added = []
+
+    def define(registry, function):
+        function.__module__ = "__main__"  # so that it travels by value, like a notebook's
+        registry.register(function)
+        added.append((registry, function.__name__))
+
+    yield define
+    for registry, name in added:
+        registry._entries.pop(name, None)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_work_done_again(lab, recipe, define, tmp_path):
+    flag = tmp_path / "died"
+
+    def deadly(context):
+        import os
+        import signal
+
+        if not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {name: weight.abs() for name, weight in context.weights().items()}
+
+    define(CRITERIA, deadly)
+    trials = gl.grid(recipe, epoch=[1, 2, 3], rate=0.5, criterion="deadly", recovery_epochs=1)
+    table = lab.measure(trials, workers=2, progress=False)
+    assert flag.exists()
+    assert list(table.status) == ["ok"] * 3
+
+
+def test_work_whose_worker_always_dies_is_given_up_and_the_rest_is_kept(lab, recipe, define, caplog):
+    def lethal(context):
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    define(CRITERIA, lethal)
+    trials = gl.grid(
+        recipe, epoch=2, rate=[0.5, 0.9], criterion=["magnitude", "lethal"], recovery_epochs=1
+    )
+    table = lab.measure(trials, workers=2, progress=False)
+    assert "2 trials failed: its worker process died" in caplog.text
+    assert list(table[table.criterion == "magnitude"].status) == ["ok", "ok"]
+    assert list(table[table.criterion == "lethal"].status) == ["failed", "failed"]
+
+
+def test_a_trial_that_fails_says_why_and_is_tried_again_the_next_time(lab, recipe, define, caplog):
+    def moody(context):
+        raise RuntimeError("not today")
+
+    define(CRITERIA, moody)
+    trials = gl.grid(recipe, epoch=[1, 2], rate=0.5, criterion=["magnitude", "moody"])
+    table = lab.measure(trials, workers=1, progress=False)
+    assert "2 trials failed: RuntimeError: not today" in caplog.text
+    assert list(table.status) == ["ok", "failed", "ok", "failed"]
+    assert table.note[1] == "RuntimeError: not today"
+    assert table.plasticity.isna().tolist() == [False, True, False, True]
+
+    def moody(context):
+        return {name: weight.abs() for name, weight in context.weights().items()}
+
+    define(CRITERIA, moody)
+    assert list(lab.measure(trials, workers=1, progress=False).status) == ["ok"] * 4
+
+
+def test_what_a_notebook_defines_reaches_the_workers(lab, recipe, define):
+    def stripes():
+        images = torch.zeros(400, 1, 8, 8, dtype=torch.uint8).numpy()
+        images[::2, :, ::2] = 255
+        return gl.from_arrays(images, images[:, 0, 0, 0] // 255, 50, 50)
+
+    def inverse_magnitude(context):
+        return {name: -weight.abs() for name, weight in context.weights().items()}
+
+    define(DATASETS, stripes)
+    define(CRITERIA, inverse_magnitude)
+    trials = gl.grid(
+        recipe,
+        dataset="stripes",
+        epoch=[1, 2],
+        rate=0.5,
+        criterion=["magnitude", "inverse_magnitude"],
+        recovery_epochs=1,
+    )
+    table = lab.measure(trials, workers=2, progress=False)
+    assert list(table.status) == ["ok"] * 4
+    assert (table.acc_before == 100).all()
+
+
+def test_a_damaged_trial_is_named_set_aside_and_measured_anew(lab, recipe, caplog):
+    trials = asked(recipe)[:2]
+    before = lab.measure(trials, workers=1, progress=False)
+    path = next(lab.path.glob("*/trials/*.json"))
+    path.write_text(path.read_text().replace('"epoch": 0', '"epoch": 1'))
+    after = lab.measure(trials, workers=1, progress=False)
+    assert numbers(after).equals(numbers(before))
+    assert str(path) in caplog.text
+
+
+def test_the_pool_is_not_asked_for_what_cannot_start_yet(lab, recipe):
+    order = []
+
+    class Notes(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            order.append(fn.__name__)
+            future = Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    lab.measure(asked(recipe)[:2], executor=Notes(), progress=False)
+    assert order == ["_train", "_measure", "_measure"]

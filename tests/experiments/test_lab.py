@@ -1,0 +1,119 @@
+import json
+
+import numpy as np
+import pytest
+
+import granet_lab as gl
+from granet_lab.experiments.lab import COLUMNS
+
+CONTRACT = """dataset model seed method pretrained_sparsity epoch rate criterion scope granularity
+regrow lr_mode recovery_epochs lr sparsity sparsity_after acc_before acc_pruned acc_after acc_trunk
+acc_final_unpruned plasticity final_gap seconds device""".split()
+
+
+@pytest.fixture
+def trials(recipe):
+    return gl.grid(
+        recipe, epoch=[4, 0], rate=[0.5], regrow=[None, "random"], lr=["frozen", "remaining"]
+    )
+
+
+def test_the_table_has_a_row_for_each_trial_in_their_order(lab, trials):
+    table = lab.measure(trials, workers=1, progress=False)
+    assert list(table.columns) == COLUMNS
+    assert list(table.columns[: len(CONTRACT)]) == CONTRACT
+    assert [(r.epoch, r.regrow, r.lr_mode) for r in table.itertuples()] == [
+        (t.epoch, t.pruning.regrow, t.lr) for t in trials
+    ]
+
+
+def test_a_trial_asked_twice_has_two_rows_and_is_measured_once(lab, trials):
+    table = lab.measure([trials[0], trials[0]], workers=1, progress=False)
+    assert len(table) == 2
+    assert len(list(lab.path.glob("*/trials/*.json"))) == 1
+
+
+def test_missing_numbers_are_nan_and_no_regeneration_is_none(lab, trials):
+    table = lab.measure(trials, workers=1, progress=False)
+    assert table.dtypes[["plasticity", "final_gap", "acc_trunk"]].eq(np.float64).all()
+    assert table.regrow[0] is None
+    assert table.plasticity.isna().tolist() == (table.lr_mode == "remaining").tolist()
+    assert table.final_gap.isna().tolist() == (table.lr_mode == "frozen").tolist()
+
+
+def test_a_table_lists_only_what_is_measured(lab, trials):
+    lab.measure(trials[:2], workers=1, progress=False)
+    assert len(lab.table(trials)) == 2
+    assert list(lab.table([]).columns) == COLUMNS
+
+
+def test_curves_hold_every_epoch_of_the_recovery(lab, trials):
+    table = lab.measure(trials, workers=1, progress=False)
+    curves = lab.curves(trials)
+    assert len(curves) == sum(trial.recovery_epochs + 1 for trial in trials)
+    last = curves[curves.lr_mode == "remaining"].groupby(["epoch", "regrow"], dropna=False).last()
+    measured = table[table.lr_mode == "remaining"].set_index(["epoch", "regrow"]).sort_index()
+    assert last.test_acc.tolist() == measured.acc_after.tolist()
+
+
+def test_histories_of_several_runs_lie_below_each_other(lab, recipe, sparse_recipe):
+    for one in (recipe, sparse_recipe):
+        lab.train(one, progress=False)
+    history = lab.history([recipe, sparse_recipe])
+    assert len(history) == 10
+    assert sorted(history.pretrained_sparsity.unique()) == [0, 0.8]
+    assert set(history.milestones) == {"2"}
+
+
+def test_runs_lists_what_the_lab_holds(lab, recipe, sparse_recipe, trials):
+    assert len(lab.runs()) == 0
+    lab.train(sparse_recipe, checkpoints=[4], progress=False)
+    lab.measure(trials, workers=1, progress=False)
+    runs = lab.runs().set_index("run")
+    dense = runs.loc[lab.run(recipe).path.name]
+    assert (dense.epochs, dense.of, dense.checkpoints, dense.trials) == (4, 4, 5, len(trials))
+    assert runs.loc[lab.run(sparse_recipe).path.name].checkpoints == 1
+
+
+def test_a_run_of_an_unknown_model_is_left_out_with_a_warning(lab, recipe, caplog):
+    run = lab.train(recipe, progress=False)
+    stored = json.loads((run.path / "recipe.json").read_text())["recipe"]
+    from granet_lab.experiments.files import write_json
+
+    write_json(run.path / "recipe.json", {"schema": 1, "recipe": {**stored, "model": "gone"}})
+    assert len(lab.runs()) == 0
+    assert "unknown model 'gone'" in caplog.text
+
+
+def test_the_folder_is_named_by_dataset_model_and_hash(lab, recipe):
+    name = lab.train(recipe, progress=False).path.name
+    assert name.startswith("digits-mlp-")
+    assert len(name.split("-")[-1]) == 16
+
+
+def test_a_lab_below_a_file_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot make the lab folder .*file/runs: Not a directory"):
+        gl.Lab(tmp_path / "file" / "runs")
+
+
+def test_a_lab_that_cannot_be_written_is_named_before_any_work(lab, recipe, trials, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for call in (lambda: lab.measure(trials), lambda: lab.train(recipe)):
+        with pytest.raises(OSError, match=f"cannot write to {lab.path}: No space left") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert list(lab.path.iterdir()) == []
+
+
+def test_the_disk_that_checkpoints_take_is_told_before(lab, capsys):
+    lab.train(gl.recipes.digits(epochs=3, milestones=(), train_size=100))
+    assert "4 checkpoints of 1 MB" in capsys.readouterr().err
+
+
+def test_an_unknown_device_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="device"):
+        gl.Lab(tmp_path, device="gpu")

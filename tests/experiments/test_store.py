@@ -1,0 +1,194 @@
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+import granet_lab as gl
+
+TRAIN = """
+import sys, granet_lab as gl
+from granet_lab.experiments.files import read_json
+from granet_lab.experiments.identity import restore
+from pathlib import Path
+root = Path(sys.argv[1])
+recipe = restore(gl.Recipe, read_json(next(root.glob("*/recipe.json")))["recipe"])
+gl.Lab(root, device="cpu").train(recipe, progress=False)
+"""
+
+
+def tensors(state):
+    named = dict(state.model.state_dict())
+    for name, parameter in state.model.named_parameters():
+        named[f"momentum of {name}"] = state.optimizer.state[parameter]["momentum_buffer"]
+    named |= {f"mask of {name}": mask for name, mask in state.masks.items()}
+    return named
+
+
+def assert_same(a, b):
+    assert (a.epoch, a.step) == (b.epoch, b.step)
+    found, expected = tensors(a), tensors(b)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(found[name], expected[name]), name
+
+
+def same_history(a, b):
+    columns = a.history.columns.drop("seconds")
+    return a.history[columns].equals(b.history[columns])
+
+
+@pytest.fixture
+def other(tmp_path):
+    return gl.Lab(tmp_path / "other", device="cpu")
+
+
+def interrupted(lab, recipe, epochs):
+    """A run that stopped for good after some epochs."""
+    run = lab.run(recipe)
+    rows = run.train()
+    for _ in range(epochs):
+        next(rows)
+    rows.close()
+    return run
+
+
+def test_a_run_keeps_a_checkpoint_and_a_row_for_every_epoch(lab, recipe):
+    run = lab.train(recipe, progress=False)
+    assert run.checkpoints == [0, 1, 2, 3, 4]
+    assert list(run.history.epoch) == [0, 1, 2, 3, 4]
+    assert run.history.lr.iloc[1:].tolist() == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert run.history.test_acc.iloc[-1] > run.history.test_acc.iloc[0] + 30
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.8])
+@pytest.mark.parametrize("model", ["mlp", "convnet"])
+def test_training_that_goes_on_in_a_new_process_ends_bit_for_bit_the_same(
+    lab, other, recipe, model, sparsity
+):
+    recipe = replace(recipe, model=model, method=gl.methods.static(sparsity))
+    whole = lab.train(recipe, progress=False)
+    half = interrupted(other, recipe, 2)
+    assert half.checkpoints == [0, 1, 2]
+    subprocess.run([sys.executable, "-c", TRAIN, str(other.path)], check=True)
+    for epoch in (3, 4):
+        assert_same(half.load(epoch), whole.load(epoch))
+    assert same_history(half, whole)
+
+
+def test_an_epoch_that_was_not_kept_is_reached_again_bit_for_bit(lab, other, recipe):
+    whole = lab.train(recipe, progress=False)
+    thin = other.train(recipe, checkpoints=[0, 2], progress=False)
+    assert thin.checkpoints == [0, 2]
+    for epoch in range(5):
+        assert_same(thin.load(epoch), whole.load(epoch))
+    assert thin.checkpoints == [0, 2]
+
+
+def test_checkpoints_asked_for_later_are_made_and_the_history_stays(lab, other, recipe):
+    whole = lab.train(recipe, progress=False)
+    thin = other.train(recipe, checkpoints=[4], progress=False)
+    other.train(recipe, checkpoints=[1, 3], progress=False)
+    assert thin.checkpoints == [1, 3, 4]
+    assert_same(thin.load(3), whole.load(3))
+    assert same_history(thin, whole)
+
+
+def test_a_finished_run_is_not_trained_again(lab, recipe):
+    run = lab.train(recipe, progress=False)
+    written = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
+    lab.train(recipe, progress=False)
+    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == written
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "pickle"])
+def test_a_damaged_checkpoint_is_named_set_aside_and_computed_anew(lab, recipe, caplog, damage):
+    run = lab.train(recipe, progress=False)
+    expected = run.load(3)
+    path = run.checkpoint_path(3)
+    content = path.read_bytes()
+    if damage == "pickle":
+        torch.save({"weights": torch.zeros(3)}, path)
+    else:
+        flipped = bytes([content[-9] ^ 1])
+        path.write_bytes(
+            {
+                "truncated": content[:-10],
+                "empty": b"",
+                "flipped": content[:-9] + flipped + content[-8:],
+            }[damage]
+        )
+    assert_same(run.load(3), expected)
+    assert str(path) in caplog.text
+    assert "damaged" in caplog.text
+    assert len(list(path.parent.glob("0003.safetensors.damaged-*"))) == 1
+    caplog.clear()
+    assert_same(run.load(3), expected)
+    assert caplog.text == ""
+
+
+def test_every_checkpoint_may_be_gone(lab, recipe):
+    run = lab.train(recipe, progress=False)
+    expected = run.load(4)
+    for epoch in run.checkpoints:
+        run.checkpoint_path(epoch).unlink()
+    assert_same(run.load(4), expected)
+
+
+def test_a_damaged_history_is_set_aside_and_made_again(lab, recipe, caplog):
+    run = lab.train(recipe, progress=False)
+    before = run.history
+    path = run.path / "history.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert not run.finished
+    assert str(path) in caplog.text
+    lab.train(recipe, progress=False)
+    columns = before.columns.drop("seconds")
+    assert run.history[columns].equals(before[columns])
+
+
+def test_a_longer_history_is_never_shortened(lab, recipe):
+    slow = lab.run(recipe)
+    rows = slow.train()
+    next(rows)
+    lab.train(recipe, progress=False)
+    next(rows)
+    assert len(slow.history) == 5
+
+
+@pytest.mark.parametrize("epoch", [-1, 5])
+def test_an_epoch_beyond_the_run_is_refused(lab, recipe, epoch):
+    run = lab.train(recipe, progress=False)
+    with pytest.raises(ValueError, match=f"epoch {epoch} is not in this run: choose 0 to 4"):
+        run.load(epoch)
+    with pytest.raises(ValueError, match=f"epoch {epoch} is not in this run"):
+        lab.train(recipe, checkpoints=[epoch], progress=False)
+
+
+def test_divergence_is_recorded_and_the_run_is_not_trained_twice(lab, recipe, caplog):
+    wild = replace(recipe, lr=1e12)
+    run = lab.train(wild, progress=False)
+    assert "diverged" in run.diverged
+    assert run.finished
+    assert "diverged" in caplog.text
+    rows = list(run.train())
+    assert rows == []
+
+
+@pytest.mark.parametrize("epochs", [2, 6, 10])
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_end(lab, other, recipe, epochs):
+    recipe = replace(recipe, epochs=12, model="convnet")
+    whole = lab.train(recipe, progress=False)
+    run = interrupted(other, recipe, 1)
+    worker = subprocess.Popen([sys.executable, "-c", TRAIN, str(other.path)])
+    while len(run.rows()) <= epochs and worker.poll() is None:
+        time.sleep(0.002)
+    worker.kill()
+    worker.wait()
+    assert len(run.rows()) > epochs
+    other.train(recipe, progress=False)
+    assert run.checkpoints == list(range(13))
+    assert_same(run.load(12), whole.load(12))
+    assert same_history(run, whole)
