@@ -19,8 +19,8 @@ def fraction(name: str, value: Any) -> float:
 def real(name: str, value: Any, minimum: float = -math.inf) -> float:
     """A finite float of at least ``minimum``."""
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = float(value) + 0.0  # -0.0 becomes 0.0, so that equal values have one hash
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number, not {value!r}") from None
     if not math.isfinite(number) or number < minimum:
         bound = "finite" if minimum == -math.inf else f"finite and at least {minimum:g}"
@@ -37,6 +37,13 @@ def count(name: str, value: Any, minimum: int = 0) -> int:
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, not {value!r}")
     return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False; NumPy's become Python's."""
+    if value not in (True, False) or isinstance(value, str):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
 
 
 def choice(name: str, value: Any, valid: Iterable[Any]) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -46,7 +47,8 @@ def train(
     for one in _recipes(recipe, settings, seed, pretrained_sparsity):
         run = place.train(one, checkpoints)
         last = run.history.iloc[-1]
-        print(f"{run.path}: {last.test_acc:.2f}% test accuracy after epoch {last.epoch:.0f}")
+        reached = f"{last.test_acc:.2f}% test accuracy after epoch {last.epoch:.0f}"
+        print(f"{run.path}: {run.diverged or reached}")
 
 
 def measure(
@@ -130,7 +132,10 @@ def plot(
     """
     from granet_lab import plots, read_table
 
-    figure, frame = getattr(plots, value)(read_table(table), hue=hue)
+    measured = read_table(table)
+    if value not in measured:
+        raise ValueError(f"{table} has no column {value}: name a file that measure wrote")
+    figure, frame = getattr(plots, value)(measured, hue=hue)
     print(frame.round(2).to_string(index=False))
     for path in plots.save(figure, out):
         print(path)
@@ -183,10 +188,19 @@ def main() -> None:
 def _recipes(
     name: str, settings: tuple[str, ...], seeds: tuple[int, ...], sparsities: tuple[float, ...]
 ) -> list[Any]:
-    from granet_lab import methods
-    from granet_lab.training.recipes import RECIPES
+    from granet_lab import checks, methods
+    from granet_lab.training.recipes import RECIPES, Recipe
 
     changes = dict(_setting(text) for text in settings)
+    fields = {field.name for field in dataclasses.fields(Recipe)} - {"seed", "method"}
+    for field in changes:
+        if field in ("seed", "method"):
+            option = "--seed" if field == "seed" else "--pretrained-sparsity"
+            raise ValueError(f"{field} is not for --set: use {option}")
+        checks.choice("field", field, sorted(fields))
+    for option, found in (("--seed", seeds), ("--pretrained-sparsity", sparsities)):
+        if not found:
+            raise ValueError(f"{option} needs at least one value")
     return [
         RECIPES[name](**changes, seed=seed, method=methods.static(sparsity))
         for sparsity in sparsities

@@ -33,7 +33,7 @@ class Registry(Generic[T]):
 
     def check(self, name: str) -> str:
         """Return ``name`` if it is known, raise ``ValueError`` otherwise."""
-        if name not in self._entries:
+        if name not in self:
             raise ValueError(f"unknown {self.kind} {name!r}: choose from {', '.join(self)}")
         return name
 
@@ -41,7 +41,7 @@ class Registry(Generic[T]):
         return self._entries[self.check(name)]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))

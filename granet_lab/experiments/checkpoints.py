@@ -18,7 +18,8 @@ from granet_lab.training.loop import TrainState
 
 def write(path: Path, state: TrainState) -> None:
     """Write a state; the file appears whole or not at all."""
-    tensors = {n: t.detach().cpu().contiguous() for n, t in _tensors(state).items()}
+    # Copies, as tied weights share memory and safetensors refuses that.
+    tensors = {n: t.detach().cpu().contiguous().clone() for n, t in _tensors(state).items()}
     place = {"epoch": str(state.epoch), "step": str(state.step)}
     files.write(path, save(tensors, {**place, "sha256": _digest(tensors, place)}))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import cloudpickle
 from tqdm import tqdm
 
+from granet_lab import checks
 from granet_lab.experiments import files
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
@@ -68,7 +69,12 @@ def measure_all(
 
     Returns:
         The trials that could not be measured, and why.
+
+    Raises:
+        ValueError: fewer than one worker.
     """
+    if workers is not None:
+        checks.count("workers", workers, minimum=1)
     # The longest first, so that no core is idle at the end.
     missing = [trial for trial in dict.fromkeys(trials) if result(root, trial) is None]
     trials = sorted(missing, key=lambda trial: -trial.recovery_epochs)

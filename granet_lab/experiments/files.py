@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -38,7 +39,8 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         raise OSError(f"cannot write to {path.parent}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -47,10 +49,9 @@ def _flush_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return
-    try:
+    with contextlib.suppress(OSError):
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
 
 
 def canonical(value: Any) -> bytes:
@@ -73,10 +74,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_bytes())
-        found = value.pop("sha256")
+        claimed = value.pop("sha256")
+        found = hashlib.sha256(canonical(value)).hexdigest()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFile(path, f"{type(error).__name__} {error}") from None
-    if hashlib.sha256(canonical(value)).hexdigest() != found:
+    if found != claimed:
         raise DamagedFile(path, "its contents do not match its checksum")
     return value
 

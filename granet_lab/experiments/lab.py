@@ -105,7 +105,7 @@ class Lab:
         """
         files.check_writable(self.path)
         run = self.run(recipe)
-        keep = range(recipe.epochs + 1) if checkpoints is None else sorted(set(checkpoints))
+        keep = run.check_epochs(checkpoints)
         done = max(0, len(run.rows()) - 1)
         size = run.checkpoint_bytes() * len(keep) / 1e6
         bar = tqdm(

@@ -49,6 +49,9 @@ class Trial:
     lr: str = "frozen"
 
     def __post_init__(self) -> None:
+        for name, kind in (("recipe", Recipe), ("pruning", Pruning)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be a {kind.__name__}, not {getattr(self, name)!r}")
         last = self.recipe.epochs
         epoch = checks.count("epoch", self.epoch)
         if epoch > last:
@@ -93,6 +96,9 @@ def grid(recipe: Recipe, **values: Any) -> list[Trial]:
             raise ValueError(f"grid needs {name}, one value or several")
     trials: dict[Trial, None] = {}
     choices = {name: _several(name, value) for name, value in values.items()}
+    for name, found in choices.items():
+        if not found:
+            raise ValueError(f"{name} needs at least one value")
     order = sorted(choices, key=lambda name: name not in fields[Recipe] or name == "lr")
     for combination in itertools.product(*(choices[name] for name in order)):
         chosen = dict(zip(order, combination, strict=True))

@@ -120,7 +120,7 @@ class Run:
         Yields:
             Rows of the history, among them those of epochs that are trained once more.
         """
-        wanted = self._wanted(keep)
+        wanted = self.check_epochs(keep)
         if not (self.path / "recipe.json").exists():
             self._describe(device)
         rows = self.rows()
@@ -169,7 +169,12 @@ class Run:
         """Where the trial with that hash is, or would be."""
         return self.path / "trials" / f"{name}.json"
 
-    def _wanted(self, keep: Iterable[int] | None) -> set[int]:
+    def check_epochs(self, keep: Iterable[int] | None) -> set[int]:
+        """The epochs in ``keep``, every one of the run for None.
+
+        Raises:
+            ValueError: the run does not have one of them.
+        """
         everything = set(range(self.recipe.epochs + 1))
         wanted = everything if keep is None else set(keep)
         if wanted - everything:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pandas as pd
 
 from granet_lab.experiments import files
 from granet_lab.experiments.environment import environment
+
+# Columns of words that may look like numbers or be empty.
+_TEXTS = ("milestones", "note")
 
 
 def write_table(table: pd.DataFrame, path: str | Path, device: str = "cpu", **facts: Any) -> Path:
@@ -24,7 +28,8 @@ def write_table(table: pd.DataFrame, path: str | Path, device: str = "cpu", **fa
         OSError: the file cannot be written.
     """
     path = Path(path)
-    lines = [f"# {name}: {value}" for name, value in {**facts, **environment(device)}.items()]
+    told = {**facts, **environment(device)}
+    lines = [f"# {name}: {' '.join(str(value).split())}" for name, value in told.items()]
     body = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     files.write(path, ("\n".join(lines) + "\n" + body).encode())
     return path
@@ -37,16 +42,20 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it holds no table.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no table {path}")
-    table = pd.read_csv(path, comment="#", dtype={"milestones": str, "note": str})
-    for name in {"milestones", "note"} & set(table):
+    with open(path) as file:
+        comments = list(itertools.takewhile(lambda line: line.startswith("# "), file))
+    try:
+        table = pd.read_csv(path, skiprows=len(comments), dtype=dict.fromkeys(_TEXTS, str))
+    except ValueError as error:
+        raise ValueError(f"{path} is no table: {error}") from None
+    for name in set(_TEXTS) & set(table):
         table[name] = table[name].fillna("")
     if "regrow" in table:
-        table["regrow"] = table.regrow.astype(object).where(table.regrow.notna(), None)
-    with open(path) as file:
-        comments = [line[2:].rstrip("\n") for line in file if line.startswith("# ")]
-    table.attrs = dict(comment.split(": ", 1) for comment in comments)
+        table["regrow"] = table["regrow"].astype(object).where(table["regrow"].notna(), None)
+    table.attrs = dict(line[2:].rstrip("\n").partition(": ")[::2] for line in comments)
     return table

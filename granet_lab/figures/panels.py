@@ -21,7 +21,6 @@ _INK = "0.25"
 _LEAST_SPAN = 2.0
 
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-# The same line looks the same in every figure.
 _REGROW_ORDER = ("none", "gradient", "random", "momentum")
 
 
@@ -88,8 +87,11 @@ def draw_lines(
 
     The points at the places ``apart`` stand by themselves: what they measure is another matter.
     """
-    colours = dict(zip(levels, sns.color_palette("colorblind", len(levels)), strict=True))
-    markers = {level: _MARKERS[i % len(_MARKERS)] for i, level in enumerate(levels)}
+    # A kind of regeneration looks the same in every figure, whatever stands beside it.
+    places = [*_REGROW_ORDER, *levels] if hue == "regrow" else levels
+    palette = sns.color_palette("colorblind", len(places) + 1)
+    colours = {level: palette[places.index(level)] for level in levels}
+    markers = {level: _MARKERS[places.index(level) % len(_MARKERS)] for level in levels}
     few = part[x].nunique() <= 20
     for level in levels:
         rows = part[part[hue] == level]
@@ -176,9 +178,11 @@ def finish(
 ) -> None:
     """Labels, grid and one legend below all panels."""
     handles: dict[str, Any] = {}
-    for axes, _ in panels:
-        place = axes.get_subplotspec()
-        axes.set_xlabel(x if place.is_last_row() else "", fontsize=_NORMAL)
+    places = [axes.get_subplotspec() for axes, _ in panels]
+    lowest = {place.colspan.start: place for place in places}  # panels come row by row
+    for (axes, _), place in zip(panels, places, strict=True):
+        last = place is lowest[place.colspan.start]
+        axes.set_xlabel(x if last else "", fontsize=_NORMAL)
         axes.set_ylabel(y if place.is_first_col() else "", fontsize=_NORMAL)
         axes.tick_params(labelsize=_SMALL, colors=_INK)
         axes.grid(axis="y", color="0.9", linewidth=0.7)

@@ -28,6 +28,8 @@ _SETTINGS = (
     "regrow",
     "lr_mode",
     "recovery_epochs",
+    "epochs",
+    "milestones",
 )
 
 
@@ -77,12 +79,14 @@ def recovery(curves: pd.DataFrame, epoch: int, hue: str = "regrow") -> Drawn:
     Raises:
         ValueError: that epoch was not measured, or settings are mixed.
     """
+    if curves.empty:
+        raise ValueError("no recovery curves to draw: measure trials first")
     chosen = curves[curves["epoch"] == epoch]
     if chosen.empty:
         measured = ", ".join(str(e) for e in sorted(curves["epoch"].unique()))
         raise ValueError(f"no recovery curves for epoch {epoch}: choose from {measured}")
     facets = ["pretrained_sparsity", "rate"]
-    chosen = _one_setting(chosen, [*facets, hue])
+    chosen = _one_setting(chosen, facets, hue)
     frame = summarise(chosen, "test_acc", [*facets, hue, "recovery_epoch"])
     before = chosen.groupby(facets)["acc_before"].mean()
     figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
@@ -108,8 +112,13 @@ def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
     Returns:
         The figure; the frame it draws: ``hue``, ``epoch``, ``mean``, ``low``, ``high`` (percent),
         ``n``.
+
+    Raises:
+        ValueError: there is nothing to draw, or settings are mixed.
     """
-    history = _one_setting(history, [hue])
+    if history.empty:
+        raise ValueError("no history to draw: train a run first")
+    history = _one_setting(history, [], hue)
     frame = summarise(history, "test_acc", [hue, "epoch"])
     figure, parts = panels.grid_of_axes(frame, None, None)
     figure.set_size_inches(5.2, 3.2)
@@ -122,13 +131,17 @@ def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
 
 
 def _against_epoch(table: pd.DataFrame, value: str, title: str, hue: str) -> Drawn:
+    if value not in table:
+        raise ValueError(f"this is no table of trials: it has no column {value}")
     table = table[table[value].notna()]
     if table.empty:
         raise ValueError(f"the table has no {value}: measure trials with the fitting lr first")
     facets = ["pretrained_sparsity", "rate"]
     # Under the remaining schedule the length follows from the epoch: it is no setting there.
     free = ["recovery_epochs"] if value == "final_gap" else []
-    table = _one_setting(table, [*facets, hue, *free])
+    table = _one_setting(table, facets, hue, free)
+    for _, same in table.groupby([*facets, hue, "epoch"]):
+        _refuse_mixture("lr", same["lr"])
     frame = summarise(table, value, [*facets, hue, "epoch"])
     figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
     apart = {0, *table.loc[table["recovery_epochs"] == 0, "epoch"]}
@@ -141,18 +154,37 @@ def _against_epoch(table: pd.DataFrame, value: str, title: str, hue: str) -> Dra
     return figure, frame
 
 
-def _one_setting(table: pd.DataFrame, shown: Sequence[str]) -> pd.DataFrame:
-    """The table with regrow in words, if nothing that is not ``shown`` varies in it."""
+def _one_setting(
+    table: pd.DataFrame, facets: Sequence[str], hue: str, free: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The table with regrow in words, if nothing varies in it that no panel and no line shows.
+
+    Args:
+        table: tidy.
+        facets: columns that the panels differ in.
+        hue: the column that the lines differ in.
+        free: columns that may vary all the same.
+    """
+    if hue not in table or hue in facets:
+        fit = [name for name in _SETTINGS if name in table and name not in facets]
+        raise ValueError(f"lines cannot differ in {hue!r}: choose hue from {', '.join(fit)}")
     if "regrow" in table:
         table = table.assign(regrow=table["regrow"].astype(object).fillna("none"))
-    if "pretrained_sparsity" in shown:
-        shown = [*shown, "method"]  # dense and static differ in just that
-    for name in set(_SETTINGS) & set(table) - set(shown):
-        found = sorted(table[name].unique(), key=str)
-        if len(found) > 1:
-            listed = ", ".join(str(value) for value in found)
-            raise ValueError(f"the table mixes {name} ({listed}): select one, or draw hue={name!r}")
+    shown = [*facets, hue]
+    for name in set(_SETTINGS) & set(table) - {*shown, *free}:
+        # A dense and a static run differ in their method, and in their sparsity just so.
+        told = name == "method" and "pretrained_sparsity" in shown
+        for _, part in table.groupby("pretrained_sparsity") if told else [(None, table)]:
+            _refuse_mixture(name, part[name])
     return table
+
+
+def _refuse_mixture(name: str, values: pd.Series) -> None:
+    found = sorted({str(value) for value in values})
+    if len(found) > 1:
+        raise ValueError(
+            f"the table mixes {name} ({', '.join(found)}): select one, or draw hue={name!r}"
+        )
 
 
 def _row(frame: pd.DataFrame) -> str | None:

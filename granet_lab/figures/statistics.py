@@ -15,7 +15,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
 
     A single value has none: both ends are the value itself.
     """
-    sample = np.asarray(values, dtype=float)
+    sample = np.sort(np.asarray(values, dtype=float))
     drawn = np.random.default_rng(0).integers(len(sample), size=(_RESAMPLES, len(sample)))
     tail = 50 * (1 - level)
     low, high = np.percentile(sample[drawn].mean(axis=1), [tail, 100 - tail])

@@ -97,7 +97,7 @@ class Masks(Mapping[str, Tensor]):
         return [name for name, active in self.counts().items() if active == 0]
 
     def check(self, model: nn.Module) -> Masks:
-        """Return these masks if they fit ``model``.
+        """These masks in the order of ``model``'s parameters, if they fit it.
 
         Raises:
             ValueError: a mask is missing, one too many, or of another shape than its parameter.
@@ -110,7 +110,7 @@ class Masks(Mapping[str, Tensor]):
             if tuple(self[name].shape) != shape:
                 found = tuple(self[name].shape)
                 raise ValueError(f"mask of {name} has shape {found}, its parameter {shape}")
-        return self
+        return Masks({name: self[name] for name in shapes})
 
     @torch.no_grad()
     def apply_(self, model: nn.Module, optimizer: HasState | None = None) -> None:
@@ -130,7 +130,8 @@ class Masks(Mapping[str, Tensor]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the masks to a safetensors file."""
-        save_file({name: mask.cpu().contiguous() for name, mask in self.items()}, path)
+        # Copies, as masks may share memory and safetensors refuses that.
+        save_file({name: mask.cpu().contiguous().clone() for name, mask in self.items()}, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Masks:

@@ -72,7 +72,10 @@ def apportion(
     open_ = [name for name in shares if capacity[name] > 0]
     rest = total
     while True:
-        unit = rest / max(sum(shares[name] for name in open_), 1e-300)
+        if not any(shares[name] for name in open_):
+            shares = capacity  # no share says who takes the rest: room does
+        weight = sum(shares[name] for name in open_)
+        unit = rest / weight if weight else 0.0
         full = [name for name in open_ if shares[name] * unit >= capacity[name]]
         if not full:
             break

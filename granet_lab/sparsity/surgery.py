@@ -64,9 +64,11 @@ def prune(context: Context, pruning: Pruning) -> Masks:
     total = sum(active.values())
     keep = total - round(pruning.rate * total)
     if pruning.scope == "uniform":
-        counts = apportion(keep, active, active)
-        return _keep_best(context, pruning.criterion, counts)
-    return _keep(context, keep, pruning.criterion, pruning.scope)
+        pruned = _keep_best(context, pruning.criterion, apportion(keep, active, active))
+    else:
+        pruned = _keep(context, keep, pruning.criterion, pruning.scope)
+    _warn_if_emptied(context.masks, pruned)
+    return pruned
 
 
 def prune_to(
@@ -88,7 +90,9 @@ def prune_to(
         raise ValueError(
             f"cannot prune to sparsity {sparsity:g}: the network has {masks.sparsity:.4g} already"
         )
-    return _keep(context, keep, criterion, scope)
+    pruned = _keep(context, keep, criterion, scope)
+    _warn_if_emptied(masks, pruned)
+    return pruned
 
 
 def regenerate(context: Context, before: Masks, after: Masks, regrow: str | None) -> Masks:
@@ -117,20 +121,19 @@ def regenerate(context: Context, before: Masks, after: Masks, regrow: str | None
     for name, count in missing.items():
         if count < 0:
             raise ValueError(f"{name} has {-count} more active weights after pruning than before")
-    scores = _checked(score(context), context.masks, regrow)
+    inactive = Masks({name: ~mask for name, mask in after.items()})
+    scores = _checked(score(context), inactive, regrow)
     grown = {}
-    for name, mask in after.items():
-        inactive = ~mask
-        grown[name] = mask.clone()
-        grown[name][inactive] = top_k(scores[name][inactive], missing[name])
+    for name, free in inactive.items():
+        grown[name] = ~free
+        grown[name][free] = top_k(scores[name][free], missing[name])
     return Masks(grown)
 
 
 def _keep(context: Context, keep: int, criterion: str, scope: str) -> Masks:
     """Keep ``keep`` active weights, ranked over all layers or as an allocation scheme says."""
     if scope == "global":
-        scores = _scores(context, criterion)
-        return _warn_if_empty(Masks(top_k_across(scores, context.masks, keep)), context.masks)
+        return Masks(top_k_across(_scores(context, criterion), context.masks, keep))
     shapes = {name: mask.shape for name, mask in context.masks.items()}
     counts = active_counts(shapes, keep, scope, capacity=context.masks.counts())
     return _keep_best(context, criterion, counts)
@@ -143,19 +146,19 @@ def _keep_best(context: Context, criterion: str, counts: dict[str, int]) -> Mask
     for name, mask in context.masks.items():
         kept[name] = mask.clone()
         kept[name][mask] = top_k(scores[name][mask], counts[name])
-    return _warn_if_empty(Masks(kept), context.masks)
+    return Masks(kept)
 
 
 def _scores(context: Context, criterion: str) -> dict[str, Tensor]:
     return _checked(CRITERIA[criterion](context), context.masks, criterion)
 
 
-def _checked(scores: dict[str, Tensor], masks: Masks, name: str) -> dict[str, Tensor]:
-    """The scores, if there is one for every weight and none is NaN."""
-    for layer, mask in masks.items():
+def _checked(scores: dict[str, Tensor], ranked: Masks, name: str) -> dict[str, Tensor]:
+    """The scores, if there is one for every weight and none that is ranked is NaN."""
+    for layer, mask in ranked.items():
         if layer not in scores or scores[layer].shape != mask.shape:
             raise ValueError(f"{name!r} gives no score of shape {tuple(mask.shape)} for {layer}")
-        if scores[layer].isnan().any():
+        if scores[layer][mask].isnan().any():
             raise ValueError(f"{name!r} scores {layer} with NaN")
     return scores
 
@@ -165,8 +168,7 @@ def empty_note(layers: list[str]) -> str:
     return f"pruning left no weight in {', '.join(layers)}" if layers else ""
 
 
-def _warn_if_empty(masks: Masks, before: Masks) -> Masks:
-    emptied = [name for name in masks.empty_layers() if name not in before.empty_layers()]
+def _warn_if_emptied(before: Masks, after: Masks) -> None:
+    emptied = [name for name in after.empty_layers() if name not in before.empty_layers()]
     if emptied:
-        warnings.warn(empty_note(emptied), EmptyLayerWarning, stacklevel=4)
-    return masks
+        warnings.warn(empty_note(emptied), EmptyLayerWarning, stacklevel=3)

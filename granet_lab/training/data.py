@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from granet_lab import checks
 from granet_lab.randomness import generator
 from granet_lab.registry import Registry
 from granet_lab.training.augmentation import AUGMENTATIONS
@@ -107,7 +108,19 @@ def from_arrays(
         validation_size: images of the validation split.
         test_size: images of the test split.
         seed: of the split.
+
+    Raises:
+        ValueError: not a label for each image, or no image is left to train on.
     """
+    if len(labels) != len(images):
+        raise ValueError(f"there are {len(labels)} labels for {len(images)} images")
+    checks.count("validation_size", validation_size)
+    checks.count("test_size", test_size)
+    if validation_size + test_size >= len(images):
+        raise ValueError(
+            f"validation_size and test_size must leave some of the {len(images)} images, "
+            f"not be {validation_size} and {test_size}"
+        )
     order = np.random.default_rng(seed).permutation(len(labels))
     cuts = [len(labels) - validation_size - test_size, len(labels) - test_size]
     train, validation, test = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ class Recipe:
             put(name, checks.real(name, getattr(self, name), minimum=0))
         put("label_smoothing", checks.fraction("label_smoothing", self.label_smoothing))
         put("milestones", _milestones(self.milestones))
-        put("nesterov", bool(self.nesterov))
+        put("nesterov", checks.flag("nesterov", self.nesterov))
         if self.train_size is not None:
             put("train_size", checks.count("train_size", self.train_size, minimum=1))
         if self.nesterov and self.momentum == 0:
@@ -94,7 +94,9 @@ class Recipe:
             )
 
 
-def _milestones(epochs: Sequence[int]) -> tuple[int, ...]:
+def _milestones(epochs: Iterable[int]) -> tuple[int, ...]:
+    if not isinstance(epochs, Iterable) or isinstance(epochs, str):
+        raise ValueError(f"milestones must be a tuple of epochs, not {epochs!r}")
     found = tuple(checks.count("milestones", epoch) for epoch in epochs)
     if list(found) != sorted(set(found)):
         raise ValueError(f"milestones must be ascending epochs, not {found}")

@@ -36,7 +36,7 @@ class SGD:
 
     @torch.no_grad()
     def step(self, lr: float, factors: Iterable[tuple[nn.Parameter, Tensor]] = ()) -> None:
-        """Update every parameter from its gradient, and drop the gradients.
+        """Update every parameter that has a gradient, and drop the gradients.
 
         Args:
             lr: learning rate.
@@ -44,13 +44,14 @@ class SGD:
                 active and 0 elsewhere. A weight whose value, momentum and gradient are zero stays
                 zero under momentum, Nesterov and weight decay, so masking the gradient is enough.
         """
-        masked = [(parameter.grad, factor) for parameter, factor in factors]
+        moving = [p for p in self.parameters if p.grad is not None]
+        masked = [(p.grad, factor) for p, factor in factors if p.grad is not None]
         if masked:
             torch._foreach_mul_(*map(list, zip(*masked, strict=True)))
         torch._fused_sgd_(
-            self.parameters,
-            [parameter.grad for parameter in self.parameters],
-            [values["momentum_buffer"] for values in self.state.values()],
+            moving,
+            [p.grad for p in moving],
+            [self.state[p]["momentum_buffer"] for p in moving] if self.momentum else [],
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=lr,
@@ -59,5 +60,5 @@ class SGD:
             maximize=False,
             is_first_step=False,
         )
-        for parameter in self.parameters:
+        for parameter in moving:
             parameter.grad = None

@@ -172,7 +172,7 @@ def test_a_worker_that_dies_is_replaced_and_its_work_done_again(lab, recipe, def
     assert list(table.status) == ["ok"] * 3
 
 
-def test_work_whose_worker_always_dies_is_given_up_and_the_rest_is_kept(lab, recipe, define, caplog):
+def test_work_whose_worker_always_dies_is_given_up_and_the_rest_kept(lab, recipe, define, caplog):
     def lethal(context):
         import os
         import signal

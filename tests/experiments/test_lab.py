@@ -6,9 +6,12 @@ import pytest
 import granet_lab as gl
 from granet_lab.experiments.lab import COLUMNS
 
-CONTRACT = """dataset model seed method pretrained_sparsity epoch rate criterion scope granularity
-regrow lr_mode recovery_epochs lr sparsity sparsity_after acc_before acc_pruned acc_after acc_trunk
-acc_final_unpruned plasticity final_gap seconds device""".split()
+CONTRACT = [
+    *("dataset", "model", "seed", "method", "pretrained_sparsity", "epoch", "rate", "criterion"),
+    *("scope", "granularity", "regrow", "lr_mode", "recovery_epochs", "lr", "sparsity"),
+    *("sparsity_after", "acc_before", "acc_pruned", "acc_after", "acc_trunk"),
+    *("acc_final_unpruned", "plasticity", "final_gap", "seconds", "device"),
+]
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_the_folder_is_named_by_dataset_model_and_hash(lab, recipe):
 
 def test_a_lab_below_a_file_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot make the lab folder .*file/runs: Not a directory"):
+    with pytest.raises(OSError, match=r"cannot make the lab folder .*file/runs: Not a directory"):
         gl.Lab(tmp_path / "file" / "runs")
 
 
