@@ -8,6 +8,7 @@ resuming needs no stored generator state.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ import torch
 
 def derive_seed(*words: str | int) -> int:
     """A 63-bit seed from words: the same words give the same seed on every machine."""
+    words = tuple(w if isinstance(w, str) else operator.index(w) for w in words)
     digest = hashlib.sha256(repr(words).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -76,3 +76,19 @@ def test_choice_returns_a_valid_value(value):
 def test_choice_lists_the_valid_values():
     with pytest.raises(ValueError, match="unknown regrowth 'magic': choose from None, gradient"):
         checks.choice("regrowth", "magic", (None, "gradient"))
+
+
+@pytest.mark.parametrize("value", [0, -0.0, np.float64(-0.0)])
+def test_zero_has_no_sign(value):
+    assert math.copysign(1, checks.fraction("rate", value)) == 1
+
+
+@pytest.mark.parametrize("value", [True, False, np.True_, np.False_])
+def test_flag_returns_a_plain_bool(value):
+    assert checks.flag("nesterov", value) is bool(value)
+
+
+@pytest.mark.parametrize("value", [None, "True", "", 2, 0.5])
+def test_flag_refuses_what_is_neither_true_nor_false(value):
+    with pytest.raises(ValueError, match="nesterov must be True or False"):
+        checks.flag("nesterov", value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from granet_lab.experiments import files
@@ -40,8 +41,9 @@ def read(path: Path, state: TrainState) -> TrainState:
         raise DamagedFile(path, "its tensors are not those of this network")
     with torch.no_grad():
         for name, tensor in target.items():
-            tensor.copy_(tensors[name])
-    state.masks = Masks({name: target[f"masks/{name}"] for name in state.masks})
+            if not name.startswith("masks/"):
+                tensor.copy_(tensors[name])
+    state.masks = Masks({n: tensors[f"masks/{n}"].to(m.device) for n, m in state.masks.items()})
     state.epoch, state.step = int(place["epoch"]), int(place["step"])
     return state
 
@@ -66,14 +68,17 @@ def _tensors(state: TrainState) -> dict[str, Tensor]:
 
 
 def _verified(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.exists():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            place = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        # Not mapped into memory: a file that is damaged meanwhile must not reach into the network.
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no checkpoint {path}") from None
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, ValueError) as error:
         raise DamagedFile(path, error) from None
+    place = dict(header.get("__metadata__", {}))
     found = place.pop("sha256", None)
     if found != _digest(tensors, place):
         raise DamagedFile(path, "its contents do not match its checksum")

@@ -76,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
         claimed = value.pop("sha256")
         found = hashlib.sha256(canonical(value)).hexdigest()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFile(path, f"{type(error).__name__} {error}") from None
     if found != claimed:
         raise DamagedFile(path, "its contents do not match its checksum")

@@ -31,16 +31,20 @@ def restore(kind: type, description: dict[str, Any]) -> Any:
     Raises:
         ValueError: a field that ``kind`` does not have, or a value that it refuses.
     """
+    if not isinstance(description, dict):
+        raise ValueError(f"{description!r} describes no {kind.__name__}")
     hints = typing.get_type_hints(kind)
     unknown = description.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
         raise ValueError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
-    return kind(
-        **{
-            name: restore(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
-            for name, value in description.items()
-        }
-    )
+    values = {
+        name: restore(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+        for name, value in description.items()
+    }
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"the description of a {kind.__name__} is not whole: {error}") from None
 
 
 def identity(thing: Any) -> str:

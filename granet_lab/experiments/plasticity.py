@@ -114,7 +114,7 @@ def grid(recipe: Recipe, **values: Any) -> list[Trial]:
 
 def _several(name: str, value: Any) -> list[Any]:
     """The values of one field; a single milestones tuple is one value."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         return [value]
     found = list(value)
     if name == "milestones" and all(not isinstance(item, Iterable) for item in found):

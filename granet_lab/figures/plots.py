@@ -86,8 +86,7 @@ def recovery(curves: pd.DataFrame, epoch: int, hue: str = "regrow") -> Drawn:
         measured = ", ".join(str(e) for e in sorted(curves["epoch"].unique()))
         raise ValueError(f"no recovery curves for epoch {epoch}: choose from {measured}")
     facets = ["pretrained_sparsity", "rate"]
-    chosen = _one_setting(chosen, facets, hue)
-    frame = summarise(chosen, "test_acc", [*facets, hue, "recovery_epoch"])
+    frame, chosen = _averaged(chosen, "test_acc", facets, hue, "recovery_epoch")
     before = chosen.groupby(facets)["acc_before"].mean()
     figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
     for axes, part in parts:
@@ -118,8 +117,7 @@ def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
     """
     if history.empty:
         raise ValueError("no history to draw: train a run first")
-    history = _one_setting(history, [], hue)
-    frame = summarise(history, "test_acc", [hue, "epoch"])
+    frame, history = _averaged(history, "test_acc", [], hue, "epoch")
     figure, parts = panels.grid_of_axes(frame, None, None)
     figure.set_size_inches(5.2, 3.2)
     for axes, part in parts:
@@ -133,16 +131,12 @@ def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
 def _against_epoch(table: pd.DataFrame, value: str, title: str, hue: str) -> Drawn:
     if value not in table:
         raise ValueError(f"this is no table of trials: it has no column {value}")
-    table = table[table[value].notna()]
-    if table.empty:
+    if table[value].isna().all():
         raise ValueError(f"the table has no {value}: measure trials with the fitting lr first")
     facets = ["pretrained_sparsity", "rate"]
     # Under the remaining schedule the length follows from the epoch: it is no setting there.
     free = ["recovery_epochs"] if value == "final_gap" else []
-    table = _one_setting(table, facets, hue, free)
-    for _, same in table.groupby([*facets, hue, "epoch"]):
-        _refuse_mixture("lr", same["lr"])
-    frame = summarise(table, value, [*facets, hue, "epoch"])
+    frame, table = _averaged(table, value, facets, hue, "epoch", free)
     figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
     apart = {0, *table.loc[table["recovery_epochs"] == 0, "epoch"]}
     for axes, part in parts:
@@ -154,29 +148,49 @@ def _against_epoch(table: pd.DataFrame, value: str, title: str, hue: str) -> Dra
     return figure, frame
 
 
-def _one_setting(
-    table: pd.DataFrame, facets: Sequence[str], hue: str, free: Sequence[str] = ()
-) -> pd.DataFrame:
-    """The table with regrow in words, if nothing varies in it that no panel and no line shows.
+def _averaged(
+    table: pd.DataFrame,
+    value: str,
+    facets: Sequence[str],
+    hue: str,
+    x: str,
+    free: Sequence[str] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The means that a figure draws, and the rows behind them with regrow in words.
 
     Args:
         table: tidy.
+        value: the column to average over seeds.
         facets: columns that the panels differ in.
         hue: the column that the lines differ in.
+        x: the column along the horizontal axis.
         free: columns that may vary all the same.
+
+    Raises:
+        ValueError: something varies that neither panels nor lines show, or a seed is there twice.
     """
-    if hue not in table or hue in facets:
+    table = table[table[value].notna()]
+    if table.empty:
+        raise ValueError(f"there is no {value} to draw")
+    if hue not in table or hue in (*facets, x):
         fit = [name for name in _SETTINGS if name in table and name not in facets]
         raise ValueError(f"lines cannot differ in {hue!r}: choose hue from {', '.join(fit)}")
     if "regrow" in table:
         table = table.assign(regrow=table["regrow"].astype(object).fillna("none"))
     shown = [*facets, hue]
-    for name in set(_SETTINGS) & set(table) - {*shown, *free}:
+    for name in _SETTINGS:
+        if name not in table or name in (*shown, *free):
+            continue
         # A dense and a static run differ in their method, and in their sparsity just so.
         told = name == "method" and "pretrained_sparsity" in shown
         for _, part in table.groupby("pretrained_sparsity") if told else [(None, table)]:
             _refuse_mixture(name, part[name])
-    return table
+    for _, same in table.groupby([*shown, x]):
+        if "lr" in same:
+            _refuse_mixture("lr", same["lr"].dropna())
+        if same["seed"].duplicated().any():
+            raise ValueError("a seed is there twice: the table repeats trials or mixes recipes")
+    return summarise(table, value, [*shown, x]), table
 
 
 def _refuse_mixture(name: str, values: pd.Series) -> None:

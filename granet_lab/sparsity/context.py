@@ -41,7 +41,8 @@ class Context:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        self.masks = Masks.dense(self.model) if self.masks is None else self.masks.check(self.model)
+        masks = Masks.dense(self.model) if self.masks is None else Masks(self.masks)
+        self.masks = masks.check(self.model)
         self.batches = tuple(self.batches)
         if self.generator is None:
             self.generator = torch.Generator().manual_seed(0)

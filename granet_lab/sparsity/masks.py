@@ -30,7 +30,7 @@ class Masks(Mapping[str, Tensor]):
     """A boolean tensor for every prunable parameter, by parameter name; True is active.
 
     The mapping is checked when it is made and does not change afterwards: an operation returns
-    new masks.
+    new masks. The tensors themselves are kept, not copied.
 
     Raises:
         ValueError: a mask is not a boolean tensor, or there is none at all.
@@ -103,7 +103,7 @@ class Masks(Mapping[str, Tensor]):
             ValueError: a mask is missing, one too many, or of another shape than its parameter.
         """
         shapes = {name: tuple(p.shape) for name, p in prunable(model).items()}
-        for name in shapes.keys() ^ self.keys():
+        for name in sorted(shapes.keys() ^ self.keys()):
             where = "the model" if name in self else "the masks"
             raise ValueError(f"masks do not fit the model: {name} is missing from {where}")
         for name, shape in shapes.items():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from granet_lab import checks
@@ -116,6 +118,7 @@ def regenerate(context: Context, before: Masks, after: Masks, regrow: str | None
     if regrow is None:
         return after
     score = REGROWTHS[regrow]
+    before, after = before.check(context.model), after.check(context.model)
     left = after.counts()
     missing = {name: count - left[name] for name, count in before.counts().items()}
     for name, count in missing.items():
@@ -155,10 +158,13 @@ def _scores(context: Context, criterion: str) -> dict[str, Tensor]:
 
 def _checked(scores: dict[str, Tensor], ranked: Masks, name: str) -> dict[str, Tensor]:
     """The scores, if there is one for every weight and none that is ranked is NaN."""
+    if not isinstance(scores, Mapping):
+        raise ValueError(f"{name!r} gives no dict of scores but {type(scores).__name__}")
     for layer, mask in ranked.items():
-        if layer not in scores or scores[layer].shape != mask.shape:
+        score = scores.get(layer)
+        if not isinstance(score, Tensor) or score.shape != mask.shape or score.dtype == torch.bool:
             raise ValueError(f"{name!r} gives no score of shape {tuple(mask.shape)} for {layer}")
-        if scores[layer][mask].isnan().any():
+        if score[mask].isnan().any():
             raise ValueError(f"{name!r} scores {layer} with NaN")
     return scores
 

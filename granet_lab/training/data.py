@@ -110,12 +110,15 @@ def from_arrays(
         seed: of the split.
 
     Raises:
-        ValueError: not a label for each image, or no image is left to train on.
+        ValueError: not a label for each image, labels that are not whole numbers from 0, or a
+            split without an image.
     """
     if len(labels) != len(images):
         raise ValueError(f"there are {len(labels)} labels for {len(images)} images")
-    checks.count("validation_size", validation_size)
-    checks.count("test_size", test_size)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        raise ValueError("labels must be whole numbers, counted from 0")
+    checks.count("validation_size", validation_size, minimum=1)
+    checks.count("test_size", test_size, minimum=1)
     if validation_size + test_size >= len(images):
         raise ValueError(
             f"validation_size and test_size must leave some of the {len(images)} images, "

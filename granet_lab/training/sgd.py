@@ -29,6 +29,8 @@ class SGD:
         nesterov: bool = False,
     ) -> None:
         self.parameters = list(parameters)
+        if any(torch.empty_like(p).stride() != p.stride() for p in self.parameters):
+            raise ValueError("a parameter is a strided view of another tensor: make it a copy")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {
             p: {"momentum_buffer": torch.zeros_like(p)} for p in self.parameters if momentum
@@ -45,12 +47,14 @@ class SGD:
                 zero under momentum, Nesterov and weight decay, so masking the gradient is enough.
         """
         moving = [p for p in self.parameters if p.grad is not None]
+        if not moving:
+            return
         masked = [(p.grad, factor) for p, factor in factors if p.grad is not None]
         if masked:
             torch._foreach_mul_(*map(list, zip(*masked, strict=True)))
         torch._fused_sgd_(
             moving,
-            [p.grad for p in moving],
+            [_like(p.grad, p) for p in moving],
             [self.state[p]["momentum_buffer"] for p in moving] if self.momentum else [],
             weight_decay=self.weight_decay,
             momentum=self.momentum,
@@ -62,3 +66,10 @@ class SGD:
         )
         for parameter in moving:
             parameter.grad = None
+
+
+def _like(gradient: Tensor, parameter: nn.Parameter) -> Tensor:
+    """The gradient in the parameter's memory layout, which the fused call takes for granted."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

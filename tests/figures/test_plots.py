@@ -521,3 +521,21 @@ def test_a_saved_png_has_200_dots_per_inch(saved):
     figure, _ = plots.plasticity(table(rates=(0.5,)))
     pixels = int.from_bytes(saved[1][0].read_bytes()[16:20], "big")
     assert pixels == pytest.approx(200 * figure.get_figwidth(), abs=1)
+
+
+def test_a_trial_is_not_counted_twice():
+    with pytest.raises(ValueError, match="a seed is there twice"):
+        plots.plasticity(pd.concat([table(), table()]))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.plasticity(table(), hue="epoch"),
+        lambda: plots.recovery(curves(), epoch=30, hue="recovery_epoch"),
+    ],
+    ids=["plasticity", "recovery"],
+)
+def test_lines_cannot_differ_in_what_runs_along_the_axis(draw):
+    with pytest.raises(ValueError, match="lines cannot differ in"):
+        draw()

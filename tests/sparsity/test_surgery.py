@@ -142,6 +142,7 @@ def test_of_equal_weights_in_several_layers_the_first_layer_stays():
     assert after.counts() == {"0.weight": 12, "2.weight": 9, "4.weight": 0}
 
 
+@quiet
 @pytest.mark.parametrize("scope", SCOPES)
 def test_ties_do_not_depend_on_the_order_in_which_masks_are_given(scope):
     turned = Masks(dict(reversed(list(DENSE.items()))))
@@ -380,3 +381,18 @@ def test_more_active_weights_after_pruning_than_before_are_refused_by_name():
     context = make_context(DENSE)
     with pytest.raises(ValueError, match=r"2\.weight has 3 more active weights"):
         regenerate(context, Masks(fewer), DENSE, "random")
+
+
+@pytest.mark.parametrize("scores", [None, {"weight": [1.0, 2.0]}, {"weight": torch.ones(1, 2) > 0}])
+def test_what_is_not_a_dict_of_numbers_is_no_scores(own_criteria, scores):
+    @criterion
+    def wrong(context):
+        return scores
+
+    with pytest.raises(ValueError, match="'wrong' gives no"):
+        prune(Context(linear([3, 2])), Pruning(rate=0.5, criterion="wrong"))
+
+
+def test_masks_of_another_network_are_not_regenerated():
+    with pytest.raises(ValueError, match="masks do not fit the model"):
+        regenerate(Context(linear([3, 2])), DENSE, DENSE, "random")

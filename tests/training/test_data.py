@@ -261,3 +261,9 @@ def test_a_train_size_above_the_split_is_refused_in_one_line():
 def test_a_batch_size_above_the_images_is_refused_in_one_line(train_size, images):
     with pytest.raises(ValueError, match=rf"^batch_size must be at most {images}, .*101$"):
         next(batches(NUMBERED, 101, 0, 0, train_size=train_size))
+
+
+@pytest.mark.parametrize("labels", [np.full(120, 0.5), np.full(120, -1)], ids=["half", "negative"])
+def test_from_arrays_refuses_labels_that_do_not_count_classes(labels):
+    with pytest.raises(ValueError, match="labels must be whole numbers, counted from 0"):
+        from_arrays(numbered()[0], labels, 10, 10)

@@ -173,3 +173,23 @@ def test_a_parameter_without_a_gradient_is_left_alone(options):
     optimizer.step(0.1)
     assert unused.tolist() == [1, 1]
     assert used.tolist() != [1, 1]
+
+
+def test_a_gradient_of_another_memory_layout_moves_the_same_weights():
+    weight = nn.Parameter(torch.zeros(2, 3))
+    gradient = torch.arange(6.0).reshape(3, 2).T
+    weight.grad = gradient
+    SGD([weight]).step(1.0)
+    assert torch.equal(weight.detach(), -gradient)
+
+
+def test_a_strided_view_is_refused():
+    view = nn.Parameter(torch.zeros(2, 6)[:, ::2])
+    with pytest.raises(ValueError, match="strided view"):
+        SGD([view])
+
+
+def test_a_step_without_any_gradient_changes_nothing():
+    weight = nn.Parameter(torch.ones(2))
+    SGD([weight], momentum=0.9).step(1.0)
+    assert weight.tolist() == [1, 1]
