@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -112,6 +113,21 @@ def test_a_sweep_killed_and_run_again_ends_with_the_same_table(
     assert sweep.poll() is None, sweep.stderr.read()
     os.killpg(sweep.pid, signal.SIGKILL)
     sweep.wait()
+    table = lab.measure(asked(recipe), workers=1, progress=False)
+    assert numbers(table).equals(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_again_and_again_at_random_moments_ends_with_the_same_table(
+    lab, recipe, undisturbed
+):
+    moments = random.Random(0)
+    for _ in range(10):
+        sweep = start(lab)
+        time.sleep(moments.uniform(3, 9))
+        if sweep.poll() is None:
+            os.killpg(sweep.pid, signal.SIGKILL)
+        sweep.wait()
     table = lab.measure(asked(recipe), workers=1, progress=False)
     assert numbers(table).equals(undisturbed)
 
