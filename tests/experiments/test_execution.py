@@ -92,6 +92,8 @@ def start(lab, workers=2):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A suite that runs in the background may have been told to ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
