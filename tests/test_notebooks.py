@@ -32,6 +32,13 @@ def test_every_compared_cell_carries_an_output(cells):
             assert any("text/plain" in o.get("data", {}) for o in cell["outputs"]), source(cell)
 
 
+def test_no_compared_cell_measures(cells):
+    """A progress bar shows only where something is not cached: such a cell fails in a clone."""
+    for cell in cells:
+        if CHECK in source(cell):
+            assert not any(verb in source(cell) for verb in ("lab.train", "lab.measure"))
+
+
 def test_no_output_is_an_error_or_shows_where_it_was_made(cells):
     for cell in cells:
         assert all(output["output_type"] != "error" for output in cell["outputs"])
