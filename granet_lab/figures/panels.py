@@ -143,11 +143,14 @@ def mark_decays(axes: Axes, milestones: Sequence[int]) -> None:
         )
 
 
-def focus(axes: Axes, part: pd.DataFrame, x: str, apart: Collection[float]) -> None:
+def focus(
+    axes: Axes, part: pd.DataFrame, x: str, apart: Collection[float], tell: bool = True
+) -> None:
     """Choose the vertical limits by the points that do not stand ``apart``, if there are any.
 
     A mean that falls outside (an untrained network may gain 90 points) is written at the edge of
-    the panel, with an arrow, instead of flattening everything else.
+    the panel, with an arrow, instead of flattening everything else; unless ``tell`` is False,
+    where a line leaves the panel and says enough.
     """
     alone = part[part[x].isin(apart)]
     rest = part.drop(alone.index)
@@ -157,7 +160,7 @@ def focus(axes: Axes, part: pd.DataFrame, x: str, apart: Collection[float]) -> N
     margin = 0.1 * (high - low) + max(0, _LEAST_SPAN - (high - low)) / 2
     low, high = low - margin, high + margin
     axes.set_ylim(low, high)
-    outside = alone[~alone["mean"].between(low, high)]
+    outside = alone[~alone["mean"].between(low, high) & tell]
     for place, means in outside.groupby(x)["mean"]:
         furthest = means.loc[(means - (low + high) / 2).abs().idxmax()]
         up = furthest > high

@@ -123,7 +123,7 @@ def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
     for axes, part in parts:
         panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue))
         panels.mark_decays(axes, _milestones(history))
-        panels.focus(axes, part, "epoch", apart=range(part["epoch"].max() // 20 + 1))
+        panels.focus(axes, part, "epoch", apart=range(part["epoch"].max() // 20 + 1), tell=False)
     panels.finish(figure, parts, "Epoch", "Test accuracy (%)")
     return figure, frame
 
