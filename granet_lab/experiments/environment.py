@@ -42,9 +42,8 @@ def device_name(device: str) -> str:
 
 def hardware(device: str) -> str:
     """The processor or GPU in words."""
-    if torch.device(device).type != "cpu":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {os.cpu_count()} cores"
+    name = device_name(device)
+    return f"{_processor()}, {os.cpu_count()} cores" if name == "cpu" else name
 
 
 def commit() -> str | None:

@@ -88,8 +88,8 @@ def measure_all(
                 if sweep.go(pool, borrowed=executor is not None):
                     break
             logger.warning("a worker process died; what it was doing is done again")
-            attempts = 0 if len(sweep.unfinished()) < left else attempts + 1
-            left = len(sweep.unfinished())
+            before, left = left, len(sweep.unfinished())
+            attempts = 0 if left < before else attempts + 1
         else:
             why = f"its worker process died {_ATTEMPTS} times"
             sweep.failed |= dict.fromkeys(sweep.unfinished(), why)
