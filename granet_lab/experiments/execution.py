@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from pathlib import Path
 
 import cloudpickle
 from tqdm import tqdm
 
-from granet_lab import checks
-from granet_lab.experiments import files
+from granet_lab.experiments import files, progress
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.experiments.plasticity import Trial, measure_trial
+from granet_lab.experiments.pools import Lent, Pool, ThisProcess
+from granet_lab.experiments.progress import Stopped, telling
 from granet_lab.experiments.store import Run
 from granet_lab.registry import Registry
 from granet_lab.sparsity import criteria, regrowths
@@ -52,9 +52,9 @@ def measure_all(
     root: Path,
     trials: Sequence[Trial],
     device: str,
-    executor: Executor | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    pool: Pool,
+    bar: bool = True,
+    stop: Path | None = None,
 ) -> dict[Trial, str]:
     """Measure every trial that the store does not hold, and first the runs they branch from.
 
@@ -62,30 +62,25 @@ def measure_all(
         root: the lab's folder.
         trials: what is asked.
         device: a torch device.
-        executor: where the work is done; by default processes on this machine.
-        workers: how many of those processes; by default one for each core (on a GPU, one).
-            1 works in this process.
-        progress: whether to show a bar, in epochs trained.
+        pool: where the work is done.
+        bar: whether to show a bar, in epochs trained.
+        stop: a file; once it is there, what is under way ends at its next epoch and nothing else
+            is begun.
 
     Returns:
         The trials that could not be measured, and why.
-
-    Raises:
-        ValueError: fewer than one worker.
     """
-    if workers is not None:
-        checks.count("workers", workers, minimum=1)
     # The longest first, so that no core is idle at the end.
     missing = [trial for trial in dict.fromkeys(trials) if result(root, trial) is None]
     trials = sorted(missing, key=lambda trial: -trial.recovery_epochs)
     if not trials:
         return {}
-    sweep = _Sweep(root, trials, device, progress)
+    sweep = _Sweep(root, trials, device, bar, stop)
     with sweep.bar:
         left, attempts = len(trials), 0
         while attempts < _ATTEMPTS:
-            with _executor(executor, workers, trials, device) as pool:
-                if sweep.go(pool, borrowed=executor is not None):
+            with pool.open() as executor:
+                if sweep.go(executor, isinstance(pool, Lent)) or progress.is_set(stop):
                     break
             logger.warning("a worker process died; what it was doing is done again")
             before, left = left, len(sweep.unfinished())
@@ -99,8 +94,10 @@ def measure_all(
 class _Sweep:
     """The runs and trials that are missing, and how far they are."""
 
-    def __init__(self, root: Path, trials: list[Trial], device: str, progress: bool) -> None:
-        self.root, self.device, self.trials = root, device, trials
+    def __init__(
+        self, root: Path, trials: list[Trial], device: str, bar: bool, stop: Path | None
+    ) -> None:
+        self.root, self.device, self.trials, self.stop = root, device, trials, stop
         self.failed: dict[Trial, str] = {}
         self.definitions = cloudpickle.dumps(_own_definitions())
         self.runs = {t.recipe: Run(root, t.recipe) for t in trials}
@@ -113,7 +110,7 @@ class _Sweep:
             total=epochs,
             unit="epoch",
             desc=" and ".join([*parts, f"{len(trials)} trials"]),
-            disable=not progress,
+            disable=not bar,
             smoothing=0.05,
             mininterval=0.5,
         )
@@ -121,10 +118,10 @@ class _Sweep:
     def unfinished(self) -> list[Trial]:
         return [t for t in self.trials if t not in self.failed and result(self.root, t) is None]
 
-    def go(self, pool: Executor, borrowed: bool) -> bool:
-        """Submit everything that is missing and wait for it; False if the pool broke.
+    def go(self, executor: Executor, lent: bool) -> bool:
+        """Submit everything that is missing and wait for it; False if the executor broke.
 
-        Interrupted, a borrowed pool is freed of what waits in it; one's own is stopped whole.
+        Interrupted, a lent executor is freed of what waits in it; one's own is stopped whole.
         """
         branches: dict[Recipe, list[Trial]] = {}
         for trial in self.unfinished():
@@ -133,13 +130,15 @@ class _Sweep:
         for recipe in branches:
             todo.extend(branches[recipe] if self.runs[recipe].finished else [recipe])
         # In this process a task is done when submit returns: one at a time keeps the bar moving.
-        limit = 1 if isinstance(pool, _ThisProcess) else len(self.trials) + len(self.runs)
+        limit = 1 if isinstance(executor, ThisProcess) else len(self.trials) + len(self.runs)
         pending: dict[Future, Recipe | Trial] = {}
         try:
             while todo or pending:
+                if progress.is_set(self.stop):
+                    todo.clear()  # what is submitted sees the word itself
                 while todo and len(pending) < limit:
                     work = todo.popleft()
-                    pending[self._submit(pool, work)] = work
+                    pending[self._submit(executor, work)] = work
                 done, _ = wait(pending, timeout=_GLANCE, return_when=FIRST_COMPLETED)
                 self._glance()
                 for future in done:
@@ -147,14 +146,14 @@ class _Sweep:
         except BrokenExecutor:
             return False
         except BaseException:
-            for future in pending if borrowed else ():
+            for future in pending if lent else ():
                 future.cancel()
             raise
         return True
 
-    def _submit(self, pool: Executor, work: Recipe | Trial) -> Future:
+    def _submit(self, executor: Executor, work: Recipe | Trial) -> Future:
         task = _measure if isinstance(work, Trial) else _train
-        return pool.submit(task, self.root, work, self.device, self.definitions)
+        return executor.submit(task, self.root, work, self.device, self.definitions, self.stop)
 
     def _finish(
         self, work: Recipe | Trial, future: Future, branches: dict[Recipe, list[Trial]]
@@ -182,19 +181,27 @@ class _Sweep:
             self.rows[recipe] = rows
 
 
-def _train(root: Path, recipe: Recipe, device: str, definitions: bytes) -> None:
+def _train(root: Path, recipe: Recipe, device: str, definitions: bytes, stop: Path | None) -> None:
     _define(definitions)
-    for _ in Run(root, recipe).train(device):
-        pass
+    with contextlib.suppress(Stopped):
+        run = Run(root, recipe)
+        with telling(run, recipe, stop) as task:
+            task.tell(max(0, len(run.rows()) - 1), recipe.epochs)
+            for row in run.train(device):
+                task.tell(row["epoch"], recipe.epochs)
 
 
-def _measure(root: Path, trial: Trial, device: str, definitions: bytes) -> None:
+def _measure(root: Path, trial: Trial, device: str, definitions: bytes, stop: Path | None) -> None:
     _define(definitions)
-    run = Run(root, trial.recipe)
-    found = measure_trial(run, trial, device)
-    files.write_json(
-        run.trial_path(identity(trial)), {"schema": SCHEMA, "trial": describe(trial), **found}
-    )
+    run, of = Run(root, trial.recipe), trial.recovery_epochs
+    with contextlib.suppress(Stopped), telling(run, trial, stop) as task:
+        task.tell(0, of)
+        found = measure_trial(
+            run, trial, device, lambda curve: task.tell(len(curve) - 1, of, curve)
+        )
+        files.write_json(
+            run.trial_path(identity(trial)), {"schema": SCHEMA, "trial": describe(trial), **found}
+        )
 
 
 _SHIPPED: dict[str, Registry] = {
@@ -216,49 +223,6 @@ def _define(definitions: bytes) -> None:
     for name, entries in cloudpickle.loads(definitions):
         for entry in entries:
             _SHIPPED[name].register(entry)
-
-
-@contextlib.contextmanager
-def _executor(
-    given: Executor | None, workers: int | None, trials: Sequence[Trial], device: str
-) -> Iterator[Executor]:
-    """The executor that was given, this process, or processes on this machine."""
-    if given is not None:
-        yield given
-        return
-    import loky
-
-    if workers is None:
-        threads = max(trial.recipe.threads for trial in trials)
-        cores = loky.cpu_count(only_physical_cores=True)
-        workers = max(1, cores // threads) if device == "cpu" else 1
-    if min(workers, len(trials)) == 1:
-        yield _ThisProcess()
-        return
-    pool = loky.get_reusable_executor(workers, timeout=60, initializer=_ignore_interrupt)
-    try:
-        yield pool
-    except BaseException:
-        # Stop at once: what is under way is not in the store and will start again.
-        pool.shutdown(wait=True, kill_workers=True)
-        raise
-
-
-class _ThisProcess(Executor):
-    """Does the work in the thread that waits for it, when its turn comes."""
-
-    def submit(self, fn: Callable, /, *args, **kwargs) -> Future:
-        future: Future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the process that waits decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _one_line(error: BaseException) -> str:

@@ -21,8 +21,13 @@ class DamagedFile(ValueError):
         super().__init__(f"{path} is damaged: {why}")
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file under a temporary name, flush it to the disk, then move it into place.
+
+    Args:
+        path: of the file; its folder is made.
+        content: all of it.
+        durable: False leaves out the flush, for what may be lost with the machine.
 
     Raises:
         OSError: the file cannot be written; the message names the folder.
@@ -32,10 +37,12 @@ def write(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        if durable:
+            _flush_folder(path.parent)
     except OSError as error:
         raise OSError(f"cannot write to {path.parent}: {error.strerror or error}") from error
     finally:

@@ -11,11 +11,14 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from granet_lab.experiments import execution, files
+from granet_lab.experiments import execution, files, pools
+from granet_lab.experiments.background import Job
 from granet_lab.experiments.environment import default_device, usable_device
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import identity, restore
-from granet_lab.experiments.plasticity import Trial, trial_columns
+from granet_lab.experiments.plasticity import Trial, sparsities, trial_columns
+from granet_lab.experiments.pools import OwnProcesses
+from granet_lab.experiments.progress import telling
 from granet_lab.experiments.store import Run
 from granet_lab.training.recipes import Recipe
 
@@ -79,7 +82,7 @@ class Lab:
             raise OSError(f"cannot make the lab folder {self.path}: {why}") from error
 
     def __repr__(self) -> str:
-        return f"Lab({str(self.path)!r}: {len(self._recipes())} runs)"
+        return f"Lab({str(self.path)!r}: {len(self.recipes())} runs)"
 
     def run(self, recipe: Recipe) -> Run:
         """The run of a recipe as it stands on disk, trained or not."""
@@ -115,10 +118,11 @@ class Lab:
             desc=f"{run.path.name}, {len(keep)} checkpoints of {size:.0f} MB",
             disable=not progress or run.finished,
         )
-        with bar:
+        with bar, telling(run, recipe) as task:
             for row in run.train(self.device, keep):
                 bar.set_postfix_str(f"test {row['test_acc']:.1f}%", refresh=False)
                 bar.update(max(0, row["epoch"] - bar.n))
+                task.tell(row["epoch"], recipe.epochs)
         if run.diverged:
             logger.warning("%s: %s", run.path.name, run.diverged)
         return run
@@ -152,10 +156,31 @@ class Lab:
         trials = list(trials)
         if any(execution.result(self.path, trial) is None for trial in trials):
             files.check_writable(self.path)
-        failed = execution.measure_all(self.path, trials, self.device, executor, workers, progress)
+        pool = pools.choose(executor, workers, trials, self.device)
+        failed = execution.measure_all(self.path, trials, self.device, pool, progress)
         table = self.table(trials, failed)
         _warn(table)
         return table
+
+    def start(self, trials: Iterable[Trial], processes: OwnProcesses | None = None) -> Job:
+        """Measure what is missing in other processes, and come back at once.
+
+        Args:
+            trials: see :func:`granet_lab.grid`.
+            processes: where; by default one process for each core, on a GPU one.
+
+        Returns:
+            The job: ``job.progress()``, ``job.cancel()``, ``job.wait()``. What it has finished is
+            in :meth:`table` at once.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        trials = list(trials)
+        files.check_writable(self.path)
+        if processes is None:
+            processes = OwnProcesses(pools.worker_count(trials, self.device))
+        return Job(self.path, trials, self.device, processes)
 
     def table(self, trials: Sequence[Trial], failed: dict[Trial, str] | None = None):
         """The tidy table of those among ``trials`` that are measured; nothing is computed."""
@@ -188,6 +213,22 @@ class Lab:
         frame = pd.DataFrame(rows)
         return frame.astype({"regrow": object}) if len(frame) else frame
 
+    def layers(self, trials: Sequence[Trial]) -> pd.DataFrame:
+        """How sparse each layer was, for those among ``trials`` that are measured.
+
+        Returns:
+            A row for each trial and prunable parameter: the columns of the tidy table that say
+            what was asked, ``layer``, ``size`` (weights), and the fraction that is zero:
+            ``sparsity_before`` pruning, ``sparsity_pruned`` after it, ``sparsity_regenerated``
+            once connections were regenerated.
+        """
+        rows = []
+        for trial in trials:
+            found = execution.result(self.path, trial) or {}
+            rows += [trial_columns(trial) | sparsities(one) for one in found.get("layers", [])]
+        frame = pd.DataFrame(rows)
+        return frame.astype({"regrow": object}) if len(frame) else frame
+
     def history(self, recipes: Iterable[Recipe]) -> pd.DataFrame:
         """The histories of several runs below each other, with what tells the runs apart."""
         frames = []
@@ -206,7 +247,7 @@ class Lab:
     def runs(self) -> pd.DataFrame:
         """What the lab holds: a row for each run."""
         rows = []
-        for recipe in self._recipes():
+        for recipe in self.recipes():
             run = self.run(recipe)
             history = run.rows()
             rows.append(
@@ -225,7 +266,8 @@ class Lab:
             )
         return pd.DataFrame(rows)
 
-    def _recipes(self) -> list[Recipe]:
+    def recipes(self) -> list[Recipe]:
+        """The recipes of all runs that the lab holds."""
         found = []
         for path in sorted(self.path.glob("*/recipe.json")):
             try:

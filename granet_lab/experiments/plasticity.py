@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from granet_lab import checks
 from granet_lab.experiments.environment import device_name
 from granet_lab.experiments.store import Run
-from granet_lab.sparsity import Pruning, prune, regenerate
+from granet_lab.sparsity import Masks, Pruning, prune, regenerate
 from granet_lab.sparsity.surgery import EmptyLayerWarning, empty_note
 from granet_lab.training import data, loop
 from granet_lab.training.recipes import Recipe, learning_rate
@@ -22,6 +22,8 @@ CONTINUATIONS = ("frozen", "remaining")
 
 # A tenth of the run, at least one epoch: 6 of 60 on digits.
 _DEFAULT_RECOVERY = 10
+# What a recovery curve says of an epoch.
+_MEASURED = ("lr", "train_loss", "val_acc", "test_acc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,23 +124,40 @@ def _several(name: str, value: Any) -> list[Any]:
     return found
 
 
-def measure_trial(run: Run, trial: Trial, device: str = "cpu") -> dict[str, Any]:
+def measure_trial(
+    run: Run,
+    trial: Trial,
+    device: str = "cpu",
+    report: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> dict[str, Any]:
     """Carry a trial out.
 
     Args:
         run: the finished run of ``trial.recipe``.
         trial: what to measure.
         device: a torch device.
+        report: is called with the curve so far as each epoch ends.
 
     Returns:
         ``row``: the tidy table's row. ``curve``: a dict for each recovery epoch, 0 (just after
         pruning) to the last, with ``lr`` of that epoch, ``train_loss``, ``val_acc`` and
-        ``test_acc``. A training that diverges gives a row whose status says so.
+        ``test_acc``. ``layers``: a dict for each prunable parameter, in the network's order, with
+        its name as ``layer``, its ``size`` and how many weights were active ``before`` pruning,
+        ``after`` it, and once connections were ``regenerated``. A training that diverges gives a
+        row whose status says so.
     """
     started = time.perf_counter()
     recipe, pruning = trial.recipe, trial.pruning
     row: dict[str, Any] = trial_columns(trial) | {"device": device_name(device)}
     curve: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
+
+    def add(recovery_epoch: int, found: dict[str, Any]) -> None:
+        known = {name: found[name] for name in _MEASURED if name in found}
+        curve.append({"recovery_epoch": recovery_epoch, **known})
+        if report is not None:
+            report(curve)
+
     try:
         state = run.load(trial.epoch, device)
         images = data.load(recipe.dataset, device)
@@ -148,20 +167,45 @@ def measure_trial(run: Run, trial: Trial, device: str = "cpu") -> dict[str, Any]
             kept = prune(seen, pruning)
             state.masks = regenerate(seen, seen.masks, kept, pruning.regrow)
             kept.apply_(state.model, state.optimizer)
+        layers = _layers(seen.masks, kept, state.masks)
         row |= {"sparsity": kept.sparsity, "sparsity_after": state.masks.sparsity}
         row["note"] = empty_note(kept.empty_layers())
-        pruned = loop.evaluate(state, recipe, images)
-        curve.append({"recovery_epoch": 0, **pruned})
+        add(0, loop.evaluate(state, recipe, images))
         frozen = trial.learning_rate if trial.lr == "frozen" else None
         until = trial.epoch + trial.recovery_epochs
         for epoch in loop.fit(state, recipe, images, until, frozen):
-            curve.append({"recovery_epoch": epoch["epoch"] - trial.epoch, **epoch})
+            add(epoch["epoch"] - trial.epoch, epoch)
     except loop.Diverged as diverged:
         row |= {"status": "diverged", "note": str(diverged)}
     row |= _answer(run, trial, curve, whole=row["status"] == "ok")
     row["seconds"] = round(time.perf_counter() - started, 3)
-    keep = ("recovery_epoch", "lr", "train_loss", "val_acc", "test_acc")
-    return {"row": row, "curve": [{k: p[k] for k in keep if k in p} for p in curve]}
+    return {"row": row, "curve": curve, "layers": layers}
+
+
+def _layers(before: Masks, after: Masks, regenerated: Masks) -> list[dict[str, Any]]:
+    kept, grown = after.counts(), regenerated.counts()
+    return [
+        {
+            "layer": name,
+            "size": mask.numel(),
+            "before": int(mask.count_nonzero()),
+            "after": kept[name],
+            "regenerated": grown[name],
+        }
+        for name, mask in before.items()
+    ]
+
+
+def sparsities(layer: dict[str, Any]) -> dict[str, Any]:
+    """One of a trial's ``layers`` as fractions that are zero."""
+    size = layer["size"]
+    return {
+        "layer": layer["layer"],
+        "size": size,
+        "sparsity_before": 1 - layer["before"] / size,
+        "sparsity_pruned": 1 - layer["after"] / size,
+        "sparsity_regenerated": 1 - layer["regenerated"] / size,
+    }
 
 
 def trial_columns(trial: Trial) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""A sweep in the background: begun, watched, cancelled, waited for."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from granet_lab.experiments import execution, files, progress
+from granet_lab.experiments.identity import identity
+from granet_lab.experiments.plasticity import Trial
+from granet_lab.experiments.pools import OwnProcesses
+from granet_lab.experiments.store import Run
+
+logger = logging.getLogger(__name__)
+
+# Seconds that a cancelled task has to reach the end of its epoch.
+_GRACE = 5.0
+
+
+class Job:
+    """Trials that are being measured in other processes while this one goes on.
+
+    What is finished is in the store at once; how far the rest is can be read there too. Made by
+    ``Lab.start``.
+
+    Attributes:
+        trials: what was asked and was not measured yet.
+        failed: the trials that could not be measured, and why; complete once it has ended.
+        error: in one line, what ended the whole job before its time; None if nothing did.
+    """
+
+    def __init__(
+        self, root: Path, trials: Sequence[Trial], device: str, processes: OwnProcesses
+    ) -> None:
+        self.trials = [t for t in dict.fromkeys(trials) if execution.result(root, t) is None]
+        self.failed: dict[Trial, str] = {}
+        self.error: str | None = None
+        self._root, self._device, self._processes = root, device, processes
+        self._stop = root / f".{secrets.token_hex(4)}.stop"
+        self._total = epochs_left(root, self.trials)
+        self._thread = threading.Thread(target=self._work, name="granet-lab job", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        done, total = self.progress()
+        state = "running" if self.running else "ended"
+        return f"Job({len(self.trials)} trials, {state}: {done} of {total} epochs)"
+
+    @property
+    def running(self) -> bool:
+        """Whether anything is still going on."""
+        return self._thread.is_alive()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._cancelled
+
+    _cancelled = False
+
+    def progress(self) -> tuple[int, int]:
+        """Epochs trained so far, and how many there are to train in all."""
+        return max(0, self._total - epochs_left(self._root, self.trials)), self._total
+
+    def cancel(self) -> None:
+        """Stop. What is under way ends with its epoch, or is ended after a few seconds.
+
+        What was finished stays; what was not starts again the next time.
+        """
+        if self._cancelled or not self.running:
+            return
+        self._cancelled = True
+        try:
+            files.write(self._stop, b"", durable=False)
+        except OSError:
+            self._processes.kill()
+            return
+        threading.Thread(target=self._insist, daemon=True).start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most ``timeout`` seconds; whether it has ended."""
+        self._thread.join(timeout)
+        return not self.running
+
+    def _insist(self) -> None:
+        if not self.wait(_GRACE):
+            self._processes.kill()
+
+    def _work(self) -> None:
+        try:
+            self.failed = execution.measure_all(
+                self._root, self.trials, self._device, self._processes, bar=False, stop=self._stop
+            )
+        except Exception as error:
+            if not self._cancelled:
+                self.error = " ".join(f"{type(error).__name__}: {error}".split())
+                logger.warning("measuring in the background ended: %s", self.error)
+        finally:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Take away the notes of tasks that were killed, and the word to stop."""
+        for trial in self.trials:
+            note = progress.note(run := Run(self._root, trial.recipe), trial)
+            if note is not None and not note.alive:
+                progress.note_path(run, trial).unlink(missing_ok=True)
+        self._stop.unlink(missing_ok=True)
+
+
+def epochs_left(root: Path, trials: Sequence[Trial]) -> int:
+    """Epochs of training between the store and the answer to some trials."""
+    runs = {trial.recipe: Run(root, trial.recipe) for trial in trials}
+    left = sum(
+        recipe.epochs + 1 - len(run.rows()) for recipe, run in runs.items() if not run.finished
+    )
+    for trial in trials:
+        run = runs[trial.recipe]
+        if not run.trial_path(identity(trial)).exists():
+            note = progress.note(run, trial)
+            left += trial.recovery_epochs - (note.done if note is not None and note.alive else 0)
+    return left

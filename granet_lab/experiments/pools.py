@@ -1,0 +1,140 @@
+"""Where work is done: in this process, in processes on this machine, or on a lent executor."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from granet_lab import checks
+from granet_lab.experiments.plasticity import Trial
+
+
+class Pool(Protocol):
+    """Something that opens an executor, and a new one each time the last has broken."""
+
+    def open(self) -> AbstractContextManager[Executor]:
+        """An executor for the length of a block; an exception in the block stops its work."""
+
+
+class ThisProcess(Executor):
+    """Does the work in the thread that waits for it, when its turn comes."""
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Executor]:
+        """This executor itself."""
+        yield self
+
+    def submit(self, fn: Callable, /, *args, **kwargs) -> Future:
+        """Do it now; the future that comes back is done."""
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class Lent:
+    """An executor that somebody else made, and goes on using."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Executor]:
+        """The executor as it is."""
+        yield self._executor
+
+
+class SharedProcesses:
+    """The processes that every sweep of this Python session uses in turn."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Executor]:
+        """Processes that stay for the next sweep, unless the block is left by an exception."""
+        import loky
+
+        pool = loky.get_reusable_executor(
+            self._workers, timeout=_IDLE, initializer=_ignore_interrupt
+        )
+        try:
+            yield pool
+        except BaseException:
+            # Stop at once: what is under way is not in the store and will start again.
+            pool.shutdown(wait=True, kill_workers=True)
+            raise
+
+
+class OwnProcesses:
+    """Processes of one owner, kept between its sweeps, which it may kill from another thread."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool: Executor | None = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Executor]:
+        """The processes of the last time, if they are still well."""
+        import loky
+
+        if not self._well():
+            self._pool = loky.ProcessPoolExecutor(
+                self._workers, timeout=_IDLE, initializer=_ignore_interrupt
+            )
+        yield self._pool
+
+    def kill(self) -> None:
+        """End every process at once; work under way is lost."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, kill_workers=True)
+            self._pool = None
+
+    def _well(self) -> bool:
+        try:
+            return self._pool is not None and self._pool.submit(int) is not None
+        except RuntimeError:  # broken, or shut down
+            return False
+
+
+# Seconds after which a process with nothing to do ends.
+_IDLE = 60
+
+
+def choose(
+    executor: Executor | None, workers: int | None, trials: Sequence[Trial], device: str
+) -> Pool:
+    """The executor if one is given, else as many processes as there is use for.
+
+    Raises:
+        ValueError: fewer than one worker.
+    """
+    if executor is not None:
+        return Lent(executor)
+    workers = (
+        worker_count(trials, device)
+        if workers is None
+        else checks.count("workers", workers, minimum=1)
+    )
+    return ThisProcess() if min(workers, len(trials)) <= 1 else SharedProcesses(workers)
+
+
+def worker_count(trials: Sequence[Trial], device: str) -> int:
+    """How many trainings this machine should do at once: what its cores allow, on a GPU one."""
+    import loky
+
+    if device != "cpu" or not trials:
+        return 1
+    threads = max(trial.recipe.threads for trial in trials)
+    return max(1, loky.cpu_count(only_physical_cores=True) // threads)
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches the whole process group; the process that waits decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

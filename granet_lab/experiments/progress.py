@@ -1,0 +1,143 @@
+"""What is under way, told through the store: who works on what, and how far they are.
+
+A note is for people who look on. Nothing is computed from it, and losing one loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from granet_lab.experiments import files
+from granet_lab.experiments.identity import describe, identity
+from granet_lab.experiments.plasticity import Trial
+from granet_lab.experiments.store import Run
+from granet_lab.training.recipes import Recipe
+
+# Of a training; that of a trial has the trial's hash.
+_TRAINING = "training"
+# Seconds between two notes of one task: often enough to look at, too rare to cost anything.
+_PAUSE = 0.15
+# Seconds without a sign of life after which a task on another machine counts as given up.
+_SILENCE = 600
+
+
+class Stopped(Exception):
+    """The task was asked to end before it was done."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a task said of itself last.
+
+    Attributes:
+        trial: the trial's description; None for the training of the run itself.
+        done, of: epochs.
+        curve: the trial's recovery curve so far.
+        age: seconds since then.
+        own: whether the task belongs to this process or one that it started.
+        alive: whether the process that wrote it is still there.
+    """
+
+    trial: dict[str, Any] | None
+    done: int
+    of: int
+    age: float
+    alive: bool
+    own: bool
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Task:
+    """A task's side: says how far it is, and learns that it should stop.
+
+    Args:
+        run: whose run.
+        work: what is done.
+        stop: a file; once it is there, the next :meth:`tell` raises :class:`Stopped`.
+    """
+
+    def __init__(self, run: Run, work: Recipe | Trial, stop: Path | None = None) -> None:
+        self._path, self._stop, self._told = note_path(run, work), stop, 0.0
+        self._who = {"host": platform.node(), "pid": os.getpid(), "parent": os.getppid()}
+        if isinstance(work, Trial):
+            self._who["trial"] = describe(work)
+
+    def tell(self, done: int, of: int, curve: Sequence[dict[str, Any]] = ()) -> None:
+        """Leave a note, unless one was left a moment ago.
+
+        Raises:
+            Stopped: it is time to end.
+        """
+        if is_set(self._stop):
+            raise Stopped
+        if time.monotonic() - self._told < _PAUSE:
+            return
+        self._told = time.monotonic()
+        note = self._who | {"done": done, "of": of, "curve": list(curve)}
+        with contextlib.suppress(OSError):  # the result itself will say that the disk is full
+            files.write(self._path, json.dumps(note).encode(), durable=False)
+
+    def end(self) -> None:
+        """Take the note away."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def telling(run: Run, work: Recipe | Trial, stop: Path | None = None) -> Iterator[Task]:
+    """A :class:`Task` whose note goes away with the block, however that ends."""
+    task = Task(run, work, stop)
+    try:
+        yield task
+    finally:
+        task.end()
+
+
+def note(run: Run, work: Recipe | Trial) -> Note | None:
+    """What a task last said of itself; None if it is not under way."""
+    return _read(note_path(run, work))
+
+
+def notes(run: Run) -> list[Note]:
+    """Everything under way in a run."""
+    found = [_read(path) for path in sorted(run.path.glob("progress/*.json"))]
+    return [one for one in found if one is not None]
+
+
+def note_path(run: Run, work: Recipe | Trial) -> Path:
+    """Where the note of a task is, or would be."""
+    name = identity(work) if isinstance(work, Trial) else _TRAINING
+    return run.path / "progress" / f"{name}.json"
+
+
+def is_set(stop: Path | None) -> bool:
+    """Whether somebody has asked to stop."""
+    return stop is not None and stop.exists()
+
+
+def _read(path: Path) -> Note | None:
+    try:
+        age = max(0.0, time.time() - path.stat().st_mtime)
+        said = json.loads(path.read_bytes())
+        here = said["host"] == platform.node()
+        return Note(
+            trial=said.get("trial"),
+            done=said["done"],
+            of=said["of"],
+            curve=said["curve"],
+            age=age,
+            alive=psutil.pid_exists(said["pid"]) if here else age < _SILENCE,
+            own=here and os.getpid() in (said["pid"], said["parent"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # gone meanwhile, or half of it lost with the machine: only a note

@@ -1,0 +1,128 @@
+"""What the store holds of some runs, kept in memory: a look-up reads no file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from granet_lab.experiments import files
+from granet_lab.experiments.files import DamagedFile
+from granet_lab.experiments.identity import identity
+from granet_lab.experiments.plasticity import Trial
+from granet_lab.experiments.store import Run
+from granet_lab.training.recipes import Recipe
+
+# Nanoseconds.
+_TICK = 100_000_000
+
+
+class Results:
+    """Trials and histories of some runs, as of the last :meth:`refresh`.
+
+    Args:
+        root: the lab's folder.
+
+    Attributes:
+        version: goes up whenever a refresh has found something new.
+        damaged: the files that were set aside because they were not what had been written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.version = 0
+        self.damaged: list[str] = []
+        self._root = root
+        self._shelves: dict[Recipe, _Shelf] = {}
+        self._names: dict[Trial, str] = {}
+
+    def refresh(self, recipes: Iterable[Recipe]) -> bool:
+        """Read what was written since the last time; whether there was anything."""
+        news = False
+        for recipe in recipes:
+            if recipe not in self._shelves:
+                self._shelves[recipe] = _Shelf(Run(self._root, recipe))
+            news |= self._shelves[recipe].refresh(self.damaged)
+        self.version += news
+        return news
+
+    def trial(self, trial: Trial) -> dict[str, Any] | None:
+        """What was found (see ``measure_trial``); None if it is not measured."""
+        shelf = self._shelves.get(trial.recipe)
+        return shelf.trials.get(self._name(trial)) if shelf else None
+
+    def history(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """The rows of a run's history."""
+        shelf = self._shelves.get(recipe)
+        return shelf.rows if shelf else []
+
+    def all_trials(self) -> list[dict[str, Any]]:
+        """Everything found, in no particular order."""
+        return [found for shelf in self._shelves.values() for found in shelf.trials.values()]
+
+    def _name(self, trial: Trial) -> str:
+        if trial not in self._names:
+            self._names[trial] = identity(trial)
+        return self._names[trial]
+
+
+class _Shelf:
+    """One run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.trials: dict[str, dict[str, Any]] = {}
+        self.rows: list[dict[str, Any]] = []
+        self._folder_seen: object = None
+        self._history_seen: object = None
+
+    def refresh(self, damaged: list[str]) -> bool:
+        """Whether anything is new."""
+        history = _stamp(self.run.path / "history.jsonl")
+        folder = _stamp(self.run.path / "trials")
+        news = False
+        if history != self._history_seen:
+            self._history_seen = history
+            news |= self._read_history(damaged)
+        if folder != self._folder_seen:
+            self._folder_seen = folder
+            news |= self._read_trials(damaged)
+        return news
+
+    def _read_history(self, damaged: list[str]) -> bool:
+        path = self.run.path / "history.jsonl"
+        was_there = path.exists()
+        rows, before = self.run.rows(), self.rows
+        if was_there and not rows and not path.exists():
+            damaged.append(str(path))
+        self.rows = rows
+        return rows != before
+
+    def _read_trials(self, damaged: list[str]) -> bool:
+        """Read the trials that are new, forget those that are gone."""
+        there = {path.stem for path in self.run.path.glob("trials/[!.]*.json")}
+        gone, new = self.trials.keys() - there, there - self.trials.keys()
+        for name in gone:
+            del self.trials[name]
+        for name in new:
+            path = self.run.trial_path(name)
+            try:
+                self.trials[name] = files.read_json(path)
+            except FileNotFoundError:
+                continue
+            except DamagedFile as found:
+                files.set_aside(found, path)
+                damaged.append(str(path))
+        return bool(gone or new)
+
+
+def _stamp(path: Path) -> object:
+    """Changes whenever a file is replaced, or a folder gains or loses one."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    # Clocks of file systems tick slowly: what is this young may change under the same stamp.
+    if time.time_ns() - found.st_mtime_ns < _TICK:
+        return object()
+    return found.st_mtime_ns, found.st_ino
