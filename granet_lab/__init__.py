@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 # Loaded on first use: the core runs without seaborn and Jupyter, `--help` without torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["sparsity", "training", "experiments", "figures"],
+    submodules=["sparsity", "training", "experiments", "figures", "explorer"],
     submod_attrs={
         "sparsity": [
             "Context",
@@ -27,5 +27,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "training": ["Dataset", "Recipe", "Split", "dataset", "from_arrays", "model", "recipes"],
         "experiments": ["Lab", "Run", "Trial", "grid", "read_table", "write_table"],
         "figures": ["plots"],
+        "explorer": ["explore", "watch"],
     },
 )

@@ -19,3 +19,18 @@ def sparse_recipe():
 @pytest.fixture
 def lab(tmp_path):
     return gl.Lab(tmp_path / "runs", device="cpu")
+
+
+@pytest.fixture
+def define():
+    """Register functions as a notebook would, and forget them afterwards."""
+    added = []
+
+    def define(registry, function):
+        function.__module__ = "__main__"  # so that it travels by value, like a notebook's
+        registry.register(function)
+        added.append((registry, function.__name__))
+
+    yield define
+    for registry, name in added:
+        registry._entries.pop(name, None)

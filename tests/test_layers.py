@@ -30,9 +30,10 @@ FLOORS = {
     "training": 2,
     "experiments": 3,
     "figures": 4,
-    "demo": 5,
-    "cli": 6,
-    "__init__": 7,
+    "explorer": 5,
+    "demo": 6,
+    "cli": 7,
+    "__init__": 8,
 }
 SLOW = ("torch", "numpy", "pandas", "sklearn", "matplotlib", "seaborn", "ipywidgets", "IPython")
 
@@ -125,7 +126,7 @@ def test_every_name_on_the_menu_is_there(name):
     assert name in dir(gl)
 
 
-@pytest.mark.parametrize("name", ["sparsity", "training", "experiments", "figures"])
+@pytest.mark.parametrize("name", ["sparsity", "training", "experiments", "figures", "explorer"])
 def test_every_name_that_a_subpackage_offers_is_there(name):
     module = import_module(f"granet_lab.{name}")
     assert module.__all__

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from granet_lab.experiments import execution, files, progress
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.pools import OwnProcesses
+from granet_lab.experiments.progress import Stopped
 from granet_lab.experiments.store import Run
 
 logger = logging.getLogger(__name__)
@@ -29,6 +33,8 @@ class Job:
     Attributes:
         trials: what was asked and was not measured yet.
         failed: the trials that could not be measured, and why; complete once it has ended.
+        cancelled: whether it was told to stop.
+        warnings: what went wrong and was put right.
         error: in one line, what ended the whole job before its time; None if nothing did.
     """
 
@@ -37,8 +43,10 @@ class Job:
     ) -> None:
         self.trials = [t for t in dict.fromkeys(trials) if execution.result(root, t) is None]
         self.failed: dict[Trial, str] = {}
+        self.warnings: list[str] = []
         self.error: str | None = None
         self._root, self._device, self._processes = root, device, processes
+        self.cancelled = False
         self._stop = root / f".{secrets.token_hex(4)}.stop"
         self._total = epochs_left(root, self.trials)
         self._thread = threading.Thread(target=self._work, name="granet-lab job", daemon=True)
@@ -54,13 +62,6 @@ class Job:
         """Whether anything is still going on."""
         return self._thread.is_alive()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether it has been told to stop."""
-        return self._cancelled
-
-    _cancelled = False
-
     def progress(self) -> tuple[int, int]:
         """Epochs trained so far, and how many there are to train in all."""
         return max(0, self._total - epochs_left(self._root, self.trials)), self._total
@@ -70,9 +71,9 @@ class Job:
 
         What was finished stays; what was not starts again the next time.
         """
-        if self._cancelled or not self.running:
+        if self.cancelled or not self.running:
             return
-        self._cancelled = True
+        self.cancelled = True
         try:
             files.write(self._stop, b"", durable=False)
         except OSError:
@@ -88,14 +89,22 @@ class Job:
     def _insist(self) -> None:
         if not self.wait(_GRACE):
             self._processes.kill()
+            self.wait()
+        _remove(self._stop)  # it may have been written when the job was over
 
     def _work(self) -> None:
         try:
             self.failed = execution.measure_all(
-                self._root, self.trials, self._device, self._processes, bar=False, stop=self._stop
+                self._root,
+                self.trials,
+                self._device,
+                _UntilCancelled(self),
+                bar=False,
+                stop=self._stop,
+                warn=self.warnings.append,
             )
         except Exception as error:
-            if not self._cancelled:
+            if not self.cancelled:
                 self.error = " ".join(f"{type(error).__name__}: {error}".split())
                 logger.warning("measuring in the background ended: %s", self.error)
         finally:
@@ -104,10 +113,29 @@ class Job:
     def _tidy(self) -> None:
         """Take away the notes of tasks that were killed, and the word to stop."""
         for trial in self.trials:
-            note = progress.note(run := Run(self._root, trial.recipe), trial)
-            if note is not None and not note.alive:
-                progress.note_path(run, trial).unlink(missing_ok=True)
-        self._stop.unlink(missing_ok=True)
+            run = Run(self._root, trial.recipe)
+            for work in (trial, trial.recipe):
+                note = progress.note(run, work)
+                if note is not None and (note.own or not note.alive):
+                    _remove(progress.note_path(run, work))
+        _remove(self._stop)
+
+
+class _UntilCancelled:
+    """The processes of a job, and no others in their place once it is cancelled."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def open(self) -> AbstractContextManager[Executor]:
+        if self._job.cancelled:
+            raise Stopped
+        return self._job._processes.open()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def epochs_left(root: Path, trials: Sequence[Trial]) -> int:
@@ -118,7 +146,10 @@ def epochs_left(root: Path, trials: Sequence[Trial]) -> int:
     )
     for trial in trials:
         run = runs[trial.recipe]
-        if not run.trial_path(identity(trial)).exists():
-            note = progress.note(run, trial)
+        path = run.trial_path(identity(trial))
+        if path.exists():
+            continue
+        note = progress.note(run, trial)
+        if not path.exists():  # it may have ended meanwhile, and its note with it
             left += trial.recovery_epochs - (note.done if note is not None and note.alive else 0)
     return left

@@ -35,7 +35,7 @@ def seconds(results: Results, trials: Sequence[Trial], workers: int) -> float | 
     The longest pieces of work are dealt first, each to the worker that is free first; a trial
     waits for the run that it branches from. None if nothing was trained yet.
     """
-    missing = [trial for trial in trials if results.trial(trial) is None]
+    missing = [trial for trial in dict.fromkeys(trials) if results.trial(trial) is None]
     each = seconds_per_epoch(results, {trial.recipe for trial in trials})
     if each is None:
         return None

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from pathlib import Path
 
 import cloudpickle
+from loky.process_executor import ShutdownExecutorError
 from tqdm import tqdm
 
 from granet_lab.experiments import files, progress
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _GLANCE = 0.3
 # Workers that may die in a row, with nothing finished in between, before work is given up.
 _ATTEMPTS = 3
+# What an executor answers when a worker died, or when another sweep had to kill them all.
+_BROKEN = (BrokenExecutor, ShutdownExecutorError)
 
 
 def result(root: Path, trial: Trial) -> dict | None:
@@ -55,6 +58,7 @@ def measure_all(
     pool: Pool,
     bar: bool = True,
     stop: Path | None = None,
+    warn: Callable[[str], None] = logger.warning,
 ) -> dict[Trial, str]:
     """Measure every trial that the store does not hold, and first the runs they branch from.
 
@@ -66,6 +70,7 @@ def measure_all(
         bar: whether to show a bar, in epochs trained.
         stop: a file; once it is there, what is under way ends at its next epoch and nothing else
             is begun.
+        warn: is told what went wrong and was put right.
 
     Returns:
         The trials that could not be measured, and why.
@@ -76,13 +81,13 @@ def measure_all(
     if not trials:
         return {}
     sweep = _Sweep(root, trials, device, bar, stop)
-    with sweep.bar:
+    with sweep.bar, contextlib.closing(sweep):
         left, attempts = len(trials), 0
         while attempts < _ATTEMPTS:
             with pool.open() as executor:
                 if sweep.go(executor, isinstance(pool, Lent)) or progress.is_set(stop):
                     break
-            logger.warning("a worker process died; what it was doing is done again")
+            warn("a worker process died; what it was doing is done again")
             before, left = left, len(sweep.unfinished())
             attempts = 0 if left < before else attempts + 1
         else:
@@ -103,17 +108,22 @@ class _Sweep:
         self.runs = {t.recipe: Run(root, t.recipe) for t in trials}
         self.to_train = [recipe for recipe, run in self.runs.items() if not run.finished]
         self.rows = {recipe: len(self.runs[recipe].rows()) for recipe in self.to_train}
-        epochs = sum(r.epochs + 1 - self.rows[r] for r in self.to_train)
-        epochs += sum(t.recovery_epochs for t in trials)
+        self.done, self.epochs = 0, sum(r.epochs + 1 - self.rows[r] for r in self.to_train)
+        self.epochs += sum(t.recovery_epochs for t in trials)
+        self.teller = progress.Sweep(root)
         parts = [f"{len(self.to_train)} runs"] if self.to_train else []
         self.bar = tqdm(
-            total=epochs,
+            total=self.epochs,
             unit="epoch",
             desc=" and ".join([*parts, f"{len(trials)} trials"]),
             disable=not bar,
             smoothing=0.05,
             mininterval=0.5,
         )
+
+    def close(self) -> None:
+        """Take away what says that it is under way."""
+        self.teller.end()
 
     def unfinished(self) -> list[Trial]:
         return [t for t in self.trials if t not in self.failed and result(self.root, t) is None]
@@ -143,7 +153,7 @@ class _Sweep:
                 self._glance()
                 for future in done:
                     todo.extend(self._finish(pending.pop(future), future, branches))
-        except BrokenExecutor:
+        except _BROKEN:
             return False
         except BaseException:
             for future in pending if lent else ():
@@ -160,10 +170,10 @@ class _Sweep:
     ) -> list[Trial]:
         """Note how a task ended; return the trials that can start now."""
         error = future.exception()
-        if isinstance(error, BrokenExecutor):
+        if isinstance(error, _BROKEN):
             raise error
         if isinstance(work, Trial):
-            self.bar.update(work.recovery_epochs)
+            self._advance(work.recovery_epochs)
             if error is not None:
                 self.failed[work] = _one_line(error)
             return []
@@ -177,8 +187,13 @@ class _Sweep:
         """Count the epochs that runs have written to the store since the last look."""
         for recipe in self.to_train:
             rows = max(len(self.runs[recipe].rows()), self.rows[recipe])
-            self.bar.update(rows - self.rows[recipe])
+            self._advance(rows - self.rows[recipe])
             self.rows[recipe] = rows
+        self.teller.tell(self.done, self.epochs)
+
+    def _advance(self, epochs: int) -> None:
+        self.done += epochs
+        self.bar.update(epochs)
 
 
 def _train(root: Path, recipe: Recipe, device: str, definitions: bytes, stop: Path | None) -> None:

@@ -20,6 +20,7 @@ from granet_lab.experiments.plasticity import Trial, sparsities, trial_columns
 from granet_lab.experiments.pools import OwnProcesses
 from granet_lab.experiments.progress import telling
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.tables import with_none
 from granet_lab.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -210,8 +211,7 @@ class Lab:
             if found is not None:
                 asked = trial_columns(trial) | {"acc_before": found["row"]["acc_before"]}
                 rows += [asked | {"lr": None} | point for point in found["curve"]]
-        frame = pd.DataFrame(rows)
-        return frame.astype({"regrow": object}) if len(frame) else frame
+        return with_none(pd.DataFrame(rows))
 
     def layers(self, trials: Sequence[Trial]) -> pd.DataFrame:
         """How sparse each layer was, for those among ``trials`` that are measured.
@@ -226,8 +226,7 @@ class Lab:
         for trial in trials:
             found = execution.result(self.path, trial) or {}
             rows += [trial_columns(trial) | sparsities(one) for one in found.get("layers", [])]
-        frame = pd.DataFrame(rows)
-        return frame.astype({"regrow": object}) if len(frame) else frame
+        return with_none(pd.DataFrame(rows))
 
     def history(self, recipes: Iterable[Recipe]) -> pd.DataFrame:
         """The histories of several runs below each other, with what tells the runs apart."""
@@ -285,8 +284,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     numbers = ["sparsity", "sparsity_after", "plasticity", "final_gap", "seconds"]
     numbers += [name for name in COLUMNS if name.startswith("acc_")]
     table[numbers] = table[numbers].astype(float)
-    table["regrow"] = pd.Series([row["regrow"] for row in rows], dtype=object)
-    return table
+    return with_none(table)
 
 
 def _warn(table: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
@@ -78,23 +79,27 @@ class OwnProcesses:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._pool: Executor | None = None
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Executor]:
         """The processes of the last time, if they are still well."""
         import loky
 
-        if not self._well():
-            self._pool = loky.ProcessPoolExecutor(
-                self._workers, timeout=_IDLE, initializer=_ignore_interrupt
-            )
-        yield self._pool
+        with self._lock:
+            if not self._well():
+                self._pool = loky.ProcessPoolExecutor(
+                    self._workers, timeout=_IDLE, initializer=_ignore_interrupt
+                )
+            pool = self._pool
+        yield pool
 
     def kill(self) -> None:
         """End every process at once; work under way is lost."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, kill_workers=True)
-            self._pool = None
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, kill_workers=True)
 
     def _well(self) -> bool:
         try:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import platform
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,10 +41,11 @@ class Note:
     """What a task said of itself last.
 
     Attributes:
-        trial: the trial's description; None for the training of the run itself.
+        trial: the trial's description; None for the training of a run, or a sweep.
         done, of: epochs.
         curve: the trial's recovery curve so far.
         age: seconds since then.
+        elapsed: seconds between its beginning and now.
         own: whether the task belongs to this process or one that it started.
         alive: whether the process that wrote it is still there.
     """
@@ -54,23 +56,23 @@ class Note:
     age: float
     alive: bool
     own: bool
+    elapsed: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Task:
-    """A task's side: says how far it is, and learns that it should stop.
+class Teller:
+    """Leaves notes of how far something is, and learns that it should stop.
 
     Args:
-        run: whose run.
-        work: what is done.
+        path: of the note.
         stop: a file; once it is there, the next :meth:`tell` raises :class:`Stopped`.
+        facts: what the note says besides.
     """
 
-    def __init__(self, run: Run, work: Recipe | Trial, stop: Path | None = None) -> None:
-        self._path, self._stop, self._told = note_path(run, work), stop, 0.0
-        self._who = {"host": platform.node(), "pid": os.getpid(), "parent": os.getppid()}
-        if isinstance(work, Trial):
-            self._who["trial"] = describe(work)
+    def __init__(self, path: Path, stop: Path | None = None, **facts: Any) -> None:
+        self._path, self._stop, self._told = path, stop, 0.0
+        who = {"host": platform.node(), "pid": os.getpid(), "parent": os.getppid()}
+        self._facts = {**who, "began": time.time(), **facts}
 
     def tell(self, done: int, of: int, curve: Sequence[dict[str, Any]] = ()) -> None:
         """Leave a note, unless one was left a moment ago.
@@ -83,14 +85,29 @@ class Task:
         if time.monotonic() - self._told < _PAUSE:
             return
         self._told = time.monotonic()
-        note = self._who | {"done": done, "of": of, "curve": list(curve)}
+        said = self._facts | {"done": done, "of": of, "curve": list(curve)}
         with contextlib.suppress(OSError):  # the result itself will say that the disk is full
-            files.write(self._path, json.dumps(note).encode(), durable=False)
+            files.write(self._path, json.dumps(said).encode(), durable=False)
 
     def end(self) -> None:
         """Take the note away."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+class Task(Teller):
+    """Training a run, or measuring a trial: leaves its notes in the run's folder."""
+
+    def __init__(self, run: Run, work: Recipe | Trial, stop: Path | None = None) -> None:
+        facts = {"trial": describe(work)} if isinstance(work, Trial) else {}
+        super().__init__(note_path(run, work), stop, **facts)
+
+
+class Sweep(Teller):
+    """Many tasks: leaves its notes in the lab's folder."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / "progress" / f"{secrets.token_hex(4)}.json")
 
 
 @contextlib.contextmanager
@@ -114,6 +131,12 @@ def notes(run: Run) -> list[Note]:
     return [one for one in found if one is not None]
 
 
+def sweeps(root: Path) -> list[Note]:
+    """The sweeps under way in a lab."""
+    found = [_read(path) for path in sorted(root.glob("progress/*.json"))]
+    return [one for one in found if one is not None]
+
+
 def note_path(run: Run, work: Recipe | Trial) -> Path:
     """Where the note of a task is, or would be."""
     name = identity(work) if isinstance(work, Trial) else _TRAINING
@@ -127,17 +150,19 @@ def is_set(stop: Path | None) -> bool:
 
 def _read(path: Path) -> Note | None:
     try:
-        age = max(0.0, time.time() - path.stat().st_mtime)
+        now = time.time()
+        age = max(0.0, now - path.stat().st_mtime)
         said = json.loads(path.read_bytes())
         here = said["host"] == platform.node()
         return Note(
             trial=said.get("trial"),
-            done=said["done"],
-            of=said["of"],
-            curve=said["curve"],
+            done=int(said["done"]),
+            of=int(said["of"]),
+            curve=list(said["curve"]),
             age=age,
+            elapsed=max(0.0, now - said["began"]),
             alive=psutil.pid_exists(said["pid"]) if here else age < _SILENCE,
             own=here and os.getpid() in (said["pid"], said["parent"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # gone meanwhile, or half of it lost with the machine: only a note

@@ -55,7 +55,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path} is no table: {error}") from None
     for name in set(_TEXTS) & set(table):
         table[name] = table[name].fillna("")
-    if "regrow" in table:
-        table["regrow"] = table["regrow"].astype(object).where(table["regrow"].notna(), None)
+    table = with_none(table)
     table.attrs = dict(line[2:].rstrip("\n").partition(": ")[::2] for line in comments)
     return table
+
+
+def with_none(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with None in ``regrow`` where pandas has made NaN of it."""
+    if "regrow" not in table:
+        return table
+    regrow = table["regrow"].astype(object)
+    return table.assign(regrow=regrow.where(regrow.notna(), None))

@@ -156,21 +156,6 @@ def test_two_sweeps_of_the_same_trials_at_once_lose_nothing(lab, recipe, undistu
     assert numbers(table).equals(undisturbed)
 
 
-@pytest.fixture
-def define():
-    """Register functions as a notebook would, and forget them afterwards."""
-    added = []
-
-    def define(registry, function):
-        function.__module__ = "__main__"  # so that it travels by value, like a notebook's
-        registry.register(function)
-        added.append((registry, function.__name__))
-
-    yield define
-    for registry, name in added:
-        registry._entries.pop(name, None)
-
-
 def test_a_worker_that_dies_is_replaced_and_its_work_done_again(lab, recipe, define, tmp_path):
     flag = tmp_path / "died"
 

@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 import granet_lab as gl
+from granet_lab.experiments.background import Job
+from granet_lab.experiments.execution import result
+from granet_lab.experiments.files import read_json, write_json
+from granet_lab.experiments.identity import identity
 from granet_lab.experiments.lab import COLUMNS
 
 CONTRACT = [
@@ -59,6 +63,82 @@ def test_curves_hold_every_epoch_of_the_recovery(lab, trials):
     assert last.test_acc.tolist() == measured.acc_after.tolist()
 
 
+def test_layers_hold_every_layer_of_every_trial_that_is_measured(lab, trials, recipe):
+    lab.measure(trials[:4], workers=1, progress=False)
+    layers = lab.layers(trials)
+    assert len(layers) == 4 * 3
+    assert layers.layer.tolist() == ["1.weight", "3.weight", "5.weight"] * 4
+    assert set(layers["size"]) == {6400, 10000, 1000}
+    asked = [(t.epoch, t.pruning.regrow, t.lr) for t in trials[:4] for _ in range(3)]
+    assert list(zip(layers.epoch, layers.regrow, layers.lr_mode, strict=True)) == asked
+    assert layers.regrow[0] is None
+
+
+def test_layers_weighed_by_size_have_the_sparsities_of_the_table(lab, sparse_recipe):
+    trials = gl.grid(sparse_recipe, epoch=[2, 4], rate=[0.5, 0.9], regrow=[None, "gradient"])
+    table = lab.measure(trials, workers=1, progress=False)
+    layers = lab.layers(trials)
+    pairs = {"sparsity_pruned": "sparsity", "sparsity_regenerated": "sparsity_after"}
+    for of_layer, of_network in (pairs | {"sparsity_before": "pretrained_sparsity"}).items():
+        weighed = (layers[of_layer] * layers["size"]).to_numpy().reshape(-1, 3).sum(axis=1)
+        assert weighed / 17400 == pytest.approx(table[of_network].to_numpy(), abs=1e-12)
+
+
+def test_trials_from_before_layers_were_kept_have_no_rows_of_them_and_count_as_measured(
+    lab, trials
+):
+    before = lab.measure(trials[:2], workers=1, progress=False)
+    path = lab.run(trials[0].recipe).trial_path(identity(trials[0]))
+    old = read_json(path)
+    del old["layers"]
+    write_json(path, old)
+    assert lab.measure(trials[:2], workers=1, progress=False).equals(before)
+    assert len(lab.layers(trials[:2])) == 3
+    assert len(lab.layers(trials[:1])) == len(lab.layers([])) == 0
+    assert len(lab.curves(trials[:1])) == trials[0].recovery_epochs + 1
+
+
+def test_a_lab_starts_a_job_of_its_own_and_has_its_trials_when_it_ends(lab, trials):
+    job = lab.start(trial for trial in trials)
+    assert isinstance(job, Job)
+    assert job.trials == trials
+    assert job.wait(60)
+    assert lab.table(trials).status.tolist() == ["ok"] * len(trials)
+    assert lab.start(iter(trials)).trials == []
+
+
+def test_a_lab_that_cannot_be_written_starts_no_job(lab, trials, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=f"cannot write to {lab.path}: No space left"):
+        lab.start(trials)
+    assert list(lab.path.iterdir()) == []
+
+
+def test_recipes_are_those_of_the_runs_that_the_lab_holds(lab, recipe, sparse_recipe, trials):
+    assert lab.recipes() == []
+    for one in (recipe, sparse_recipe):
+        lab.train(one, checkpoints=[], progress=False)
+    lab.measure(trials[:1], workers=1, progress=False)
+    found = lab.recipes()
+    assert len(found) == 2
+    assert set(found) == {recipe, sparse_recipe}
+    assert found == sorted(found, key=lambda one: lab.run(one).path)
+    assert result(lab.path, trials[0]) is not None
+
+
+def test_a_damaged_recipe_is_named_set_aside_and_left_out(lab, recipe, sparse_recipe, caplog):
+    for one in (recipe, sparse_recipe):
+        lab.train(one, checkpoints=[], progress=False)
+    path = lab.run(recipe).path / "recipe.json"
+    path.write_text(path.read_text().replace("digits", "digit"))
+    assert lab.recipes() == [sparse_recipe]
+    assert str(path) in caplog.text
+    assert len(list(path.parent.glob("recipe.json.damaged-*"))) == 1
+
+
 def test_histories_of_several_runs_lie_below_each_other(lab, recipe, sparse_recipe):
     for one in (recipe, sparse_recipe):
         lab.train(one, progress=False)
@@ -81,8 +161,6 @@ def test_runs_lists_what_the_lab_holds(lab, recipe, sparse_recipe, trials):
 def test_a_run_of_an_unknown_model_is_left_out_with_a_warning(lab, recipe, caplog):
     run = lab.train(recipe, progress=False)
     stored = json.loads((run.path / "recipe.json").read_text())["recipe"]
-    from granet_lab.experiments.files import write_json
-
     write_json(run.path / "recipe.json", {"schema": 1, "recipe": {**stored, "model": "gone"}})
     assert len(lab.runs()) == 0
     assert "unknown model 'gone'" in caplog.text

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import granet_lab as gl
-from granet_lab.experiments.plasticity import measure_trial
+from granet_lab.experiments.plasticity import measure_trial, sparsities
 
 
 def trial(recipe, epoch, rate, lr="frozen", recovery_epochs=None, **pruning):
@@ -146,3 +146,78 @@ def test_measuring_leaves_torch_as_it_was(measure, recipe):
     measure(trial(recipe, 2, 0.5, regrow="random", criterion="random"))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
+
+
+def column(found, name):
+    return [layer[name] for layer in found["layers"]]
+
+
+def test_layers_are_named_and_sized_in_the_networks_order(measure, recipe):
+    _, found = measure(trial(recipe, 2, 0.5, scope="uniform"))
+    assert column(found, "layer") == ["1.weight", "3.weight", "5.weight"]
+    assert column(found, "size") == column(found, "before") == [6400, 10000, 1000]
+    assert column(found, "after") == column(found, "regenerated") == [3200, 5000, 500]
+
+
+@pytest.mark.parametrize("regrow", [None, "gradient", "random"])
+@pytest.mark.parametrize("scope", ["global", "uniform", "erk"])
+@pytest.mark.parametrize("model", ["mlp", "convnet"])
+@pytest.mark.parametrize("method", [gl.methods.dense(), gl.methods.static(0.8)], ids=str)
+def test_active_weights_of_the_layers_add_up_to_the_rows_sparsities_exactly(
+    measure, recipe, method, model, scope, regrow
+):
+    recipe = replace(recipe, method=method, model=model, epochs=1, milestones=())
+    run, found = measure(trial(recipe, 1, 0.5, scope=scope, regrow=regrow, recovery_epochs=0))
+    row, size = found["row"], sum(column(found, "size"))
+    assert column(found, "before") == list(run.load(1).masks.counts().values())
+    assert sum(column(found, "before")) == size - round(method.initial_sparsity * size)
+    assert row["sparsity"] == 1 - sum(column(found, "after")) / size
+    assert row["sparsity_after"] == 1 - sum(column(found, "regenerated")) / size
+    grown = column(found, "before" if regrow else "after")
+    assert column(found, "regenerated") == grown
+
+
+def test_sparsities_are_the_fractions_that_are_zero():
+    layer = {"layer": "a", "size": 200, "before": 200, "after": 50, "regenerated": 150}
+    assert sparsities(layer) == {
+        "layer": "a",
+        "size": 200,
+        "sparsity_before": 0,
+        "sparsity_pruned": 0.75,
+        "sparsity_regenerated": 0.25,
+    }
+
+
+def test_layers_are_there_if_the_recovery_diverges_and_not_if_the_run_did(measure, recipe):
+    late = replace(recipe, milestones=(3,), gamma=1e15)
+    assert len(measure(trial(late, 3, 0.5))[1]["layers"]) == 3
+    assert measure(trial(replace(recipe, lr=1e12), 4, 0.5))[1]["layers"] == []
+
+
+def test_the_curve_is_reported_epoch_by_epoch_as_it_grows(lab, recipe):
+    run, seen = lab.train(recipe, progress=False), []
+    asked = trial(recipe, 1, 0.9, lr="remaining")
+    found = measure_trial(run, asked, report=lambda curve: seen.append(list(curve)))
+    assert seen == [found["curve"][:n] for n in range(1, 5)]
+
+
+def test_who_watches_may_end_a_measurement(lab, recipe):
+    seen = []
+
+    def enough(curve):
+        seen.append(len(curve))
+        if len(curve) == 2:
+            raise KeyboardInterrupt
+
+    run = lab.train(recipe, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        measure_trial(run, trial(recipe, 1, 0.9, recovery_epochs=9), report=enough)
+    assert seen == [1, 2]
+
+
+def test_being_watched_changes_no_number(lab, recipe):
+    run, asked = lab.train(recipe, progress=False), trial(recipe, 1, 0.9, recovery_epochs=2)
+    alone, watched = measure_trial(run, asked), measure_trial(run, asked, report=len)
+    for found in (alone, watched):
+        del found["row"]["seconds"]
+    assert alone == watched

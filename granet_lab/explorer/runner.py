@@ -1,0 +1,88 @@
+"""Measuring from a widget: one job at a time, followed by a thread that asks for new pictures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from granet_lab.experiments import pools
+from granet_lab.experiments.background import Job
+from granet_lab.experiments.lab import Lab
+from granet_lab.experiments.plasticity import Trial
+from granet_lab.experiments.pools import OwnProcesses
+
+# Seconds between two looks at the store while something is under way.
+_GLANCE = 0.4
+
+
+class Runner:
+    """Begins jobs, cancels them, and says what became of them.
+
+    Args:
+        lab: whose trials.
+        threads_like: a trial; its threads decide how many processes fit on the machine.
+        changed: is called while something is under way, and once it has ended; from a thread.
+
+    Attributes:
+        job: the last one; None if there was none.
+        failed: trials that could not be measured, and why.
+    """
+
+    def __init__(self, lab: Lab, threads_like: Trial, changed: Callable[[], None]) -> None:
+        self.job: Job | None = None
+        self.failed: dict[Trial, str] = {}
+        self.workers = pools.worker_count([threads_like], lab.device)
+        self._lab, self._changed = lab, changed
+        self._processes = OwnProcesses(self.workers)
+        self._follower: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a job of this runner is under way."""
+        return self.job is not None and self.job.running
+
+    def begin(self, trials: Sequence[Trial]) -> None:
+        """Measure those that are missing, in the background.
+
+        Raises:
+            OSError: the lab cannot be written.
+            ValueError: a job is under way already.
+        """
+        if self.running:
+            raise ValueError("a measurement is under way: cancel it or wait")
+        for trial in trials:
+            self.failed.pop(trial, None)
+        self.job = self._lab.start(trials, self._processes)
+        self.follow(lambda: False)
+
+    def follow(self, others: Callable[[], bool]) -> None:
+        """Ask for new pictures while a job runs, or ``others`` are at work.
+
+        A thread that follows already goes on as it is.
+        """
+        if self._follower is None or not self._follower.is_alive():
+            self._follower = threading.Thread(target=self._work, args=(others,), daemon=True)
+            self._follower.start()
+
+    def result(self) -> list[str]:
+        """What became of the last job, as sentences."""
+        job = self.job
+        if job is None:
+            return []
+        said = [f"{text[0].upper()}{text[1:]}." for text in job.warnings]
+        if job.running:
+            return [*said, *(["Cancelling: epochs under way are ended."] if job.cancelled else [])]
+        if job.error:
+            said.append(f"Measuring ended: {job.error}. Run goes on from what was finished.")
+        elif job.cancelled:
+            done, total = job.progress()
+            said.append(f"Cancelled after {done} of {total} epochs. What was finished is kept.")
+        return said
+
+    def _work(self, others: Callable[[], bool]) -> None:
+        while self.running or others():
+            time.sleep(_GLANCE)
+            if self.job is not None and not self.job.running:
+                self.failed |= self.job.failed
+            self._changed()

@@ -1,0 +1,187 @@
+"""Setting: what a person may choose in the explorer, apart from the epoch and the seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from granet_lab import checks
+from granet_lab.experiments.plasticity import CONTINUATIONS, Trial
+from granet_lab.experiments.results import Results
+from granet_lab.sparsity import Pruning, methods
+from granet_lab.sparsity.allocation import SCHEMES
+from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.methods import SparseTraining
+from granet_lab.sparsity.regrowths import REGROWTHS
+from granet_lab.sparsity.surgery import GRANULARITIES
+from granet_lab.training.recipes import Recipe
+
+RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+
+_PRUNING = tuple(field.name for field in dataclasses.fields(Pruning))
+# What may be chosen, in the order of the controls.
+FIELDS = (*_PRUNING, "lr", "recovery_epochs", "method")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A way of pruning and training on, for any epoch and seed of a recipe.
+
+    Attributes:
+        pruning: what is removed, and what comes back.
+        lr: the continuation, "frozen" or "remaining".
+        recovery_epochs: of the frozen continuation; None is the default of :class:`Trial`.
+        method: how the network was trained before.
+    """
+
+    pruning: Pruning
+    lr: str
+    recovery_epochs: int | None
+    method: SparseTraining
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Setting:
+        """From a value for each of ``FIELDS``.
+
+        Raises:
+            ValueError: a value outside its range, or an unknown name.
+        """
+        checks.choice("continuation", values["lr"], CONTINUATIONS)
+        return cls(
+            pruning=Pruning(**{name: values[name] for name in _PRUNING}),
+            lr=values["lr"],
+            recovery_epochs=values["recovery_epochs"],
+            method=values["method"],
+        )
+
+    def recipe(self, recipe: Recipe, seed: int) -> Recipe:
+        """The recipe that the setting branches from."""
+        return dataclasses.replace(recipe, method=self.method, seed=seed)
+
+    def trial(self, recipe: Recipe, epoch: int, seed: int) -> Trial:
+        """The question that this setting asks at an epoch."""
+        return Trial(
+            recipe=self.recipe(recipe, seed),
+            epoch=epoch,
+            pruning=self.pruning,
+            recovery_epochs=self.recovery_epochs if self.lr == "frozen" else None,
+            lr=self.lr,
+        )
+
+    @property
+    def measures(self) -> str:
+        """The column that answers: "plasticity", or "final_gap" under the remaining schedule."""
+        return "plasticity" if self.lr == "frozen" else "final_gap"
+
+    @property
+    def slug(self) -> str:
+        """The setting as part of a file's name."""
+        return re.sub(r"[^a-z0-9.]+", "-", str(self).lower())
+
+    def __str__(self) -> str:
+        regrow = self.pruning.regrow or "no"
+        parts = [
+            f"rate {self.pruning.rate:g}",
+            f"{self.pruning.criterion}, {self.pruning.scope}",
+            f"{regrow} regeneration",
+            f"{self.lr} learning rate",
+            method_label(self.method),
+        ]
+        return " · ".join(parts)
+
+
+def method_label(method: SparseTraining) -> str:
+    """How the network was trained, in words."""
+    if method == methods.dense():
+        return "dense"
+    usual = methods.static(method.initial_sparsity)
+    how = "" if method == usual else f" ({method.criterion}, {method.scope})"
+    return f"{method.name} {method.initial_sparsity:g}{how}"
+
+
+def family(recipe: Recipe, recipes: Iterable[Recipe]) -> list[Recipe]:
+    """Those that differ from ``recipe`` in nothing but method and seed; itself among them."""
+    kin = [
+        other
+        for other in recipes
+        if dataclasses.replace(other, method=recipe.method, seed=recipe.seed) == recipe
+    ]
+    return list(dict.fromkeys([recipe, *kin]))
+
+
+def choices(
+    recipe: Recipe, kin: Iterable[Recipe], results: Results, given: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """What each control offers: usual values, those in the lab, and those ``given``.
+
+    Args:
+        recipe: whose trials.
+        kin: its :func:`family`.
+        results: what the lab holds of them.
+        given: by the name of a field in ``FIELDS``, or ``seed``: a value or several of them.
+
+    Raises:
+        ValueError: an unknown field, or a value that it refuses.
+    """
+    for name in given:
+        checks.choice("field", name, [*FIELDS, "seed", "epoch"])
+    rows = [found["row"] for found in results.all_trials()]
+    default = Setting.of(first(recipe, {})).trial(recipe, 0, recipe.seed).recovery_epochs
+    frozen = [row["recovery_epochs"] for row in rows if row["lr_mode"] == "frozen"]
+    usual: dict[str, list[Any]] = {
+        "rate": [*RATES, *(row["rate"] for row in rows)],
+        "criterion": list(CRITERIA),
+        "scope": ["global", *SCHEMES],
+        "granularity": list(GRANULARITIES),
+        "regrow": [None, *REGROWTHS],
+        "lr": list(CONTINUATIONS),
+        "recovery_epochs": [default, *frozen],
+        "method": [
+            recipe.method,
+            methods.dense(),
+            *(methods.static(sparsity) for sparsity in SPARSITIES),
+            *(other.method for other in kin),
+        ],
+        "seed": [*range(3), *(other.seed for other in kin)],
+    }
+    offered = {name: [*values, *several(given.get(name, []))] for name, values in usual.items()}
+    for name in ("rate", "recovery_epochs", "seed"):
+        offered[name] = sorted(set(offered[name]))
+    offered["method"].sort(key=lambda method: (method.initial_sparsity, method_label(method)))
+    unique = {name: list(dict.fromkeys(values)) for name, values in offered.items()}
+    for name in FIELDS:
+        for value in several(given.get(name, [])):  # refuses what a trial would refuse
+            Setting.of(first(recipe, given) | {name: value}).trial(recipe, 0, recipe.seed)
+    return unique
+
+
+def first(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that the controls start with: the first of those given, else the usual."""
+    usual = {
+        "rate": 0.9,
+        "criterion": "magnitude",
+        "scope": "global",
+        "granularity": "weight",
+        "regrow": None,
+        "lr": "frozen",
+        "recovery_epochs": None,
+        "method": recipe.method,
+    }
+    return {name: several(given[name])[0] if name in given else usual[name] for name in FIELDS}
+
+
+def first_seeds(recipe: Recipe, results: Results, given: Mapping[str, Any]) -> list[int]:
+    """The seeds to start with: those given, else up to five that were measured."""
+    if "seed" in given:
+        return several(given["seed"])
+    known = {found["row"]["seed"] for found in results.all_trials()}
+    return sorted(known)[:5] or [recipe.seed]
+
+
+def several(value: Any) -> list[Any]:
+    """A value, or several of them, as a list."""
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
