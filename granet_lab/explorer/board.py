@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from granet_lab.explorer.controls import SeedControls, SettingControls, button
-from granet_lab.explorer.picture import COLOURS, WIDTH
+from granet_lab.explorer.scenery import COLOURS, WIDTH
 
 # "Run all epochs" begins with the widest of these steps that gives a dozen points.
 _STEPS = (1, 2, 5, 10, 20, 50)
