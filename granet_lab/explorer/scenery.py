@@ -16,7 +16,7 @@ from granet_lab.explorer.lookup import Line, Scene
 from granet_lab.training.recipes import Recipe
 
 # CSS pixels, and dots for each of them: sharp on a laptop, and still quick to send.
-WIDTH, HEIGHT, SHARPNESS = 940, 380, 1.5
+WIDTH, HEIGHT, SHARPNESS = 940, 380, 1.25
 _DPI = 100
 INK, _FAINT = "0.25", "0.62"
 SMALL, NORMAL = 7.5, 8.5
