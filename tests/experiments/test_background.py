@@ -254,7 +254,7 @@ def test_a_task_that_does_not_reach_the_end_of_its_epoch_is_killed(
     job.cancel()
     assert job.wait(10)
     until(lambda: not any(psutil.pid_exists(pid) for pid in workers))
-    assert (job.failed, job.error) == ({}, None)
+    assert (job.failed, job.warnings, job.error) == ({}, [], None)
     assert_sound(lab)
     gate.unlink()
     assert_goes_on(lab, everything, undisturbed)
@@ -271,7 +271,7 @@ def test_a_trial_that_does_not_reach_the_end_of_its_epoch_is_killed(
     standing(gate, 2)
     job.cancel()
     assert job.wait(10)
-    assert (job.failed, job.error) == ({}, None)
+    assert (job.failed, job.warnings, job.error) == ({}, [], None)
     assert job.progress() == (0, 4 * 2)
     assert_sound(lab)
     gate.unlink()
@@ -438,13 +438,18 @@ def test_a_run_that_diverges_is_the_end_of_its_job(lab, processes):
     assert_sound(lab)
 
 
+@pytest.mark.parametrize("trained", [False, True], ids=["in training", "among the trials"])
 def test_a_job_whose_folder_vanishes_under_it_ends_and_can_be_done_again(
-    lab, gate, processes, held, everything, undisturbed
+    lab, gate, processes, held, everything, undisturbed, trained
 ):
+    gate.unlink()
+    train(lab, *held[: trained * len(held)])
+    gate.touch()
     job = lab.start(held, processes)
-    standing(gate)
-    shutil.rmtree(lab.path)
-    assert job.progress() == (0, 13)
+    standing(gate, 1 + trained)
+    _, total = job.progress()
+    until(lambda: not shutil.rmtree(lab.path, ignore_errors=True) and not lab.path.exists())
+    assert job.progress() == (0, total)
     gate.unlink()
     assert job.wait(60)
     assert job.error is None
