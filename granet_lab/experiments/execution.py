@@ -30,10 +30,12 @@ logger = logging.getLogger(__name__)
 
 # How often the progress bar looks into the store, in seconds.
 _GLANCE = 0.3
-# Workers that may die in a row, with nothing finished in between, before work is given up.
+# Workers may die so often in a row, with nothing finished in between. The last time the tasks go
+# one by one, which shows whose fault it is.
 _ATTEMPTS = 3
 # What an executor answers when a worker died, or when another sweep had to kill them all.
 _BROKEN = (BrokenExecutor, ShutdownExecutorError)
+_DIED = f"its worker process died {_ATTEMPTS} times"
 
 
 def result(root: Path, trial: Trial) -> dict | None:
@@ -84,15 +86,16 @@ def measure_all(
     with sweep.bar, contextlib.closing(sweep):
         left, attempts = len(trials), 0
         while attempts < _ATTEMPTS:
+            sweep.one_by_one = attempts == _ATTEMPTS - 1
             with pool.open() as executor:
                 if sweep.go(executor, isinstance(pool, Lent)) or progress.is_set(stop):
                     break
-            warn("a worker process died; what it was doing is done again")
             before, left = left, len(sweep.unfinished())
             attempts = 0 if left < before else attempts + 1
+            if left:
+                warn("a worker process died; what it was doing is done again")
         else:
-            why = f"its worker process died {_ATTEMPTS} times"
-            sweep.failed |= dict.fromkeys(sweep.unfinished(), why)
+            sweep.failed |= dict.fromkeys(sweep.unfinished(), _DIED)
     return sweep.failed
 
 
@@ -104,6 +107,7 @@ class _Sweep:
     ) -> None:
         self.root, self.device, self.trials, self.stop = root, device, trials, stop
         self.failed: dict[Trial, str] = {}
+        self.one_by_one = False
         self.definitions = cloudpickle.dumps(_own_definitions())
         self.runs = {t.recipe: Run(root, t.recipe) for t in trials}
         self.to_train = [recipe for recipe, run in self.runs.items() if not run.finished]
@@ -131,7 +135,8 @@ class _Sweep:
     def go(self, executor: Executor, lent: bool) -> bool:
         """Submit everything that is missing and wait for it; False if the executor broke.
 
-        Interrupted, a lent executor is freed of what waits in it; one's own is stopped whole.
+        A task that broke it while it was alone has failed. Interrupted, a lent executor is freed
+        of what waits in it; one's own is stopped whole.
         """
         branches: dict[Recipe, list[Trial]] = {}
         for trial in self.unfinished():
@@ -140,7 +145,8 @@ class _Sweep:
         for recipe in branches:
             todo.extend(branches[recipe] if self.runs[recipe].finished else [recipe])
         # In this process a task is done when submit returns: one at a time keeps the bar moving.
-        limit = 1 if isinstance(executor, ThisProcess) else len(self.trials) + len(self.runs)
+        alone = self.one_by_one or isinstance(executor, ThisProcess)
+        limit = 1 if alone else len(self.trials) + len(self.runs)
         pending: dict[Future, Recipe | Trial] = {}
         try:
             while todo or pending:
@@ -152,6 +158,10 @@ class _Sweep:
                 done, _ = wait(pending, timeout=_GLANCE, return_when=FIRST_COMPLETED)
                 self._glance()
                 for future in done:
+                    if isinstance(future.exception(), _BROKEN):
+                        if alone and not progress.is_set(self.stop):
+                            self._fail(pending[future], _DIED, branches)
+                        return False
                     todo.extend(self._finish(pending.pop(future), future, branches))
         except _BROKEN:
             return False
@@ -170,18 +180,19 @@ class _Sweep:
     ) -> list[Trial]:
         """Note how a task ended; return the trials that can start now."""
         error = future.exception()
-        if isinstance(error, _BROKEN):
-            raise error
+        if error is not None:
+            self._fail(work, _one_line(error), branches)
         if isinstance(work, Trial):
             self._advance(work.recovery_epochs)
-            if error is not None:
-                self.failed[work] = _one_line(error)
             return []
-        if error is None:
-            return branches[work]
-        for trial in branches[work]:
-            self.failed[trial] = f"its run could not be trained: {_one_line(error)}"
-        return []
+        return branches[work] if error is None else []
+
+    def _fail(self, work: Recipe | Trial, why: str, branches: dict[Recipe, list[Trial]]) -> None:
+        if isinstance(work, Trial):
+            self.failed[work] = why
+        else:
+            why = f"its run could not be trained: {why}"
+            self.failed |= dict.fromkeys(branches[work], why)
 
     def _glance(self) -> None:
         """Count the epochs that runs have written to the store since the last look."""

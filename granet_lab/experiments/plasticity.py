@@ -145,9 +145,15 @@ def measure_trial(
         its name as ``layer``, its ``size`` and how many weights were active ``before`` pruning,
         ``after`` it, and once connections were ``regenerated``. A training that diverges gives a
         row whose status says so.
+
+    Raises:
+        ValueError: the run is not trained to its end, or its history is gone.
     """
     started = time.perf_counter()
     recipe, pruning = trial.recipe, trial.pruning
+    trunk = run.rows()  # now: the folder may be taken away while this trial goes on
+    if not run.finished:
+        raise ValueError(f"{run!r} is not trained to its end: there is nothing to compare with")
     row: dict[str, Any] = trial_columns(trial) | {"device": device_name(device)}
     curve: list[dict[str, Any]] = []
     layers: list[dict[str, Any]] = []
@@ -177,7 +183,7 @@ def measure_trial(
             add(epoch["epoch"] - trial.epoch, epoch)
     except loop.Diverged as diverged:
         row |= {"status": "diverged", "note": str(diverged)}
-    row |= _answer(run, trial, curve, whole=row["status"] == "ok")
+    row |= _answer(trunk, trial, curve, whole=row["status"] == "ok")
     row["seconds"] = round(time.perf_counter() - started, 3)
     return {"row": row, "curve": curve, "layers": layers}
 
@@ -233,17 +239,19 @@ def trial_columns(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _answer(run: Run, trial: Trial, curve: list[dict[str, Any]], whole: bool) -> dict[str, Any]:
+def _answer(
+    trunk: list[dict[str, Any]], trial: Trial, curve: list[dict[str, Any]], whole: bool
+) -> dict[str, Any]:
     """The columns that say what came out; None where there is nothing to say."""
-    trunk = {row["epoch"]: row.get("test_acc") for row in run.rows()}
-    before, final = trunk.get(trial.epoch), trunk.get(trial.recipe.epochs)
+    unpruned = {row["epoch"]: row.get("test_acc") for row in trunk}
+    before, final = unpruned.get(trial.epoch), unpruned.get(trial.recipe.epochs)
     after = curve[-1]["test_acc"] if whole else None
     frozen = trial.lr == "frozen"
     return {
         "acc_before": before,
         "acc_pruned": curve[0]["test_acc"] if curve else None,
         "acc_after": after,
-        "acc_trunk": trunk.get(trial.epoch + trial.recovery_epochs),
+        "acc_trunk": unpruned.get(trial.epoch + trial.recovery_epochs),
         "acc_final_unpruned": final,
         "plasticity": _difference(after, before) if frozen else None,
         "final_gap": None if frozen else _difference(after, final),

@@ -4,7 +4,13 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 
 import pytest
 import torch
@@ -12,6 +18,7 @@ import torch
 import granet_lab as gl
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.training.data import DATASETS
+from granet_lab.training.models import MODELS
 
 SWEEP = """
 import sys, granet_lab as gl
@@ -183,13 +190,35 @@ def test_work_whose_worker_always_dies_is_given_up_and_the_rest_kept(lab, recipe
         os.kill(os.getpid(), signal.SIGKILL)
 
     define(CRITERIA, lethal)
-    trials = gl.grid(
-        recipe, epoch=2, rate=[0.5, 0.9], criterion=["magnitude", "lethal"], recovery_epochs=1
-    )
+    criterion = ["lethal", "magnitude"]
+    trials = gl.grid(recipe, epoch=2, rate=[0.5, 0.9], criterion=criterion, recovery_epochs=1)
     table = lab.measure(trials, workers=2, progress=False)
-    assert "2 trials failed: its worker process died" in caplog.text
+    assert "2 trials failed: its worker process died 3 times" in caplog.text
     assert list(table[table.criterion == "magnitude"].status) == ["ok", "ok"]
     assert list(table[table.criterion == "lethal"].status) == ["failed", "failed"]
+
+
+def test_a_run_whose_worker_always_dies_fails_alone(lab, recipe, define, caplog):
+    def lethal(input_shape, classes):
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    define(MODELS, lethal)
+    trials = gl.grid(recipe, epoch=[1, 2], rate=0.5, model=["lethal", "mlp"], recovery_epochs=1)
+    table = lab.measure(trials, workers=2, progress=False)
+    assert list(table.status) == ["failed", "failed", "ok", "ok"]
+    assert set(table.note[:2]) == {"its run could not be trained: its worker process died 3 times"}
+
+
+def test_an_executor_of_mine_that_is_broken_fails_what_it_should_do(lab, recipe, caplog):
+    with ProcessPoolExecutor(1) as executor:
+        with pytest.raises(BrokenExecutor):
+            executor.submit(os._exit, 1).result()
+        table = lab.measure(asked(recipe)[:2], executor=executor, progress=False)
+    assert list(table.status) == ["failed", "failed"]
+    assert "its worker process died 3 times" in caplog.text
 
 
 def test_a_trial_that_fails_says_why_and_is_tried_again_the_next_time(lab, recipe, define, caplog):

@@ -5,6 +5,7 @@ import torch
 
 import granet_lab as gl
 from granet_lab.experiments.plasticity import measure_trial, sparsities
+from granet_lab.experiments.store import Run
 
 
 def trial(recipe, epoch, rate, lr="frozen", recovery_epochs=None, **pruning):
@@ -221,3 +222,12 @@ def test_being_watched_changes_no_number(lab, recipe):
     for found in (alone, watched):
         del found["row"]["seconds"]
     assert alone == watched
+
+
+def test_a_run_that_is_not_finished_has_nothing_to_compare_with(tmp_path, recipe):
+    run = Run(tmp_path, recipe)
+    with pytest.raises(ValueError, match=r"0 of .* epochs.* is not trained to its end"):
+        measure_trial(run, trial(recipe, 1, 0.9))
+    next(run.train())
+    with pytest.raises(ValueError, match=r"1 of .* epochs.* is not trained to its end"):
+        measure_trial(run, trial(recipe, 1, 0.9))
