@@ -19,6 +19,11 @@ STYLE = """<style>
   line-height: 18px; font-size: 11px; color: var(--jp-ui-font-color2, #555)}
 .granet-explorer .widget-dropdown.granet-field > select {flex: 0 0 28px; width: 100%}
 .granet-explorer .widget-html-content {line-height: 1.45}
+.granet-picture {position: relative}
+.granet-overlay.widget-html {position: absolute; inset: 0; margin: 0; height: 100%;
+  pointer-events: none}
+.granet-overlay .widget-html-content, .granet-overlay svg {width: 100%; height: 100%;
+  display: block}
 .granet-numbers {border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums}
 .granet-numbers th {font-weight: normal; color: var(--jp-ui-font-color2, #555)}
 .granet-numbers th, .granet-numbers td {padding: 1px 9px; text-align: right; white-space: nowrap}
@@ -69,6 +74,8 @@ class Board:
         )
         self.seeds = SeedControls(offered["seed"], seeds)
         self.image = widgets.Image(format="png", layout={"width": "100%", "margin": "0"})
+        self.overlay = widgets.HTML()
+        self.overlay.add_class("granet-overlay")
         self.status, self.numbers, self.code = (widgets.HTML(layout={"margin": "0"}) for _ in "123")
         self.run = button("Run", "Measure what is not measured here", style="primary")
         self.run_all = button("Run all epochs", "Measure the whole curve")
@@ -129,7 +136,7 @@ class Board:
                 self.controls["A"].box,
                 self.controls["B"].box,
                 widgets.HBox([self.compare, self.seeds.box], layout=_ROW),
-                self.image,
+                self._lay_picture(),
                 self.status,
                 widgets.HBox([*begin, self.bar, self.bar_text, self.save], layout=_ROW),
                 self.numbers,
@@ -139,3 +146,8 @@ class Board:
         )
         board.add_class("granet-explorer")
         return board
+
+    def _lay_picture(self) -> widgets.Box:
+        picture = widgets.Box([self.image, self.overlay], layout={"overflow": "hidden"})
+        picture.add_class("granet-picture")
+        return picture

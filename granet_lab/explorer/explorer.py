@@ -158,7 +158,8 @@ class Explorer:
         }
         scene = self._lookup.scene(self.settings, self.seeds)
         picture = self._picture(scene)
-        self.board.image.value = picture.png(self.epoch, self._answers)
+        self.board.overlay.value = picture.overlay(self.epoch, self._answers)
+        self.board.image.value = picture.background
         self.board.numbers.value = words.numbers(scene, self._answers, self.epoch)
         self.board.code.value = "".join(words.code(line) for line in self.code)
         self._say(self._note)
@@ -263,7 +264,7 @@ class Explorer:
         """The live widget; a still picture for a page that no kernel stands behind."""
         with self._lock:
             scene = self._lookup.scene(self.settings, self.seeds)
-            still = self._picture(scene).png(self.epoch, self._answers, note=_STILL)
+            still = self._picture(scene).still(self.epoch, self._answers, note=_STILL)
         live = self.board.widget._repr_mimebundle_()
         return {
             **live,

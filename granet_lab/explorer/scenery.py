@@ -15,9 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from granet_lab.explorer.lookup import Line, Scene
 from granet_lab.training.recipes import Recipe
 
-# CSS pixels, and dots for each of them: sharp on a laptop, and still quick to send.
-WIDTH, HEIGHT, SHARPNESS = 940, 380, 1.25
-_DPI = 100
+# CSS pixels, a hundred to matplotlib's inch.
+WIDTH, HEIGHT = 940, 380
 INK, _FAINT = "0.25", "0.62"
 SMALL, NORMAL = 7.5, 8.5
 
@@ -48,7 +47,7 @@ class Scenery:
     def __init__(self, recipe: Recipe, scene: Scene) -> None:
         self._recipe, self._settings, self._layers = recipe, scene.known, scene.layers
         self._epochs, difference = recipe.epochs, scene.difference
-        self.figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI * SHARPNESS)
+        self.figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100))
         columns = self.figure.add_gridspec(
             1,
             3,
