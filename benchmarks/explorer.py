@@ -80,7 +80,8 @@ def measure(scratch: Path, presses: int, compare: bool) -> tuple[float, list[flo
         "gl.explore, gl.plots",
         "explorer = gl.explore(lab, recipe, epoch=0)\nexplorer",
     )
-    with jupyter.serve(folder, scratch) as address, jupyter.browser_page() as page:
+    with jupyter.serve(folder, scratch) as address, jupyter.browser() as browser:
+        page = jupyter.new_page(browser)
         jupyter.open_notebook(page, address, "speed.ipynb")
         opening = _open(page)
         if compare:

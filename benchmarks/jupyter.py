@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 # A notebook is run by JupyterLab's own command, as its menu does it.
 _RUN_ALL = "() => void window.jupyterapp.commands.execute('notebook:run-all-cells')"
@@ -57,15 +57,20 @@ def serve(folder: Path, scratch: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def browser_page(width: int = 1366, height: int = 768) -> Iterator[Page]:
-    """An empty page of a headless Chromium."""
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
     with sync_playwright() as playwright:
         # Without a sandbox, as root may be all there is in a container.
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
+        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def new_page(found: Browser, width: int = 1366, height: int = 768) -> Page:
+    """An empty page."""
+    page = found.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(60_000)
+    return page
 
 
 def open_notebook(page: Page, address: str, name: str) -> None:

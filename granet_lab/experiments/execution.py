@@ -219,6 +219,8 @@ def _train(root: Path, recipe: Recipe, device: str, definitions: bytes, stop: Pa
 
 def _measure(root: Path, trial: Trial, device: str, definitions: bytes, stop: Path | None) -> None:
     _define(definitions)
+    if result(root, trial) is not None:
+        return  # another sweep of the same trials was faster
     run, of = Run(root, trial.recipe), trial.recovery_epochs
     with contextlib.suppress(Stopped), telling(run, trial, stop) as task:
         task.tell(0, of)

@@ -32,6 +32,13 @@ STYLE = """<style>
 .granet-code code {font-size: 11.5px; overflow-wrap: anywhere; white-space: normal}
 </style>"""
 
+# The handle of ipywidgets' slider has no name for a screen reader: it gets one once it is there.
+_NAME_SLIDER = """<img src="data:," alt="" onerror="const name = (tries) => {
+  const handle = this.closest('.granet-explorer')?.querySelector('[role=slider]');
+  if (handle) handle.setAttribute('aria-label', 'Prune epoch');
+  else if (tries) setTimeout(name, 200, tries - 1);
+}; name(100)">"""
+
 
 class Board:
     """Everything on the screen.
@@ -77,6 +84,7 @@ class Board:
         self.overlay = widgets.HTML()
         self.overlay.add_class("granet-overlay")
         self.status, self.numbers, self.code = (widgets.HTML(layout={"margin": "0"}) for _ in "123")
+        self.status.add_class("granet-status")
         self.run = button("Run", "Measure what is not measured here", style="primary")
         self.run_all = button("Run all epochs", "Measure the whole curve")
         steps = [step for step in _STEPS if step <= epochs]
@@ -131,7 +139,7 @@ class Board:
         begin = [self.run, self.run_all, self.step, self.cancel]
         board = widgets.VBox(
             [
-                widgets.HTML(STYLE, layout={"display": "none"}),
+                widgets.HTML(STYLE + _NAME_SLIDER, layout={"display": "none"}),
                 widgets.HBox([self.slider, self.back, self.forth], layout=_ROW),
                 self.controls["A"].box,
                 self.controls["B"].box,

@@ -40,7 +40,6 @@ def _alone(method: Callable) -> Callable:
     def callback(self: Explorer, *_: Any) -> None:
         with self._lock:
             try:
-                self._note = ""
                 method(self)
             except KeyboardInterrupt:
                 self._say("Interrupted. Nothing is lost: move the slider to draw again.")
@@ -79,7 +78,7 @@ class Explorer:
         self._answers: dict[str, list[Answer]] = {}
         self._note = ""
         self.board = Board(recipe.epochs, first.epoch, offered, {"A": start, "B": other}, seeds)
-        self.runner = Runner(lab, first, self._show)
+        self.runner = Runner(lab, first, self._follow)
         self._wire()
         self._show()
 
@@ -149,7 +148,11 @@ class Explorer:
     def _show(self) -> None:
         self._draw()
 
-    def _draw(self) -> None:
+    @_alone
+    def _follow(self) -> None:
+        self._draw(self._note)
+
+    def _draw(self, note: str = "") -> None:
         """Picture, numbers, words and buttons for what is asked now."""
         self._results.refresh({trial.recipe for trial in self.trials})
         self._answers = {
@@ -162,7 +165,7 @@ class Explorer:
         self.board.image.value = picture.background
         self.board.numbers.value = words.numbers(scene, self._answers, self.epoch)
         self.board.code.value = "".join(words.code(line) for line in self.code)
-        self._say(self._note)
+        self._say(note)
         if self._others_at_work():
             self.runner.follow(self._others_at_work)
 
@@ -206,7 +209,8 @@ class Explorer:
         return said
 
     def _span(self, trials: tuple[Trial, ...]) -> str:
-        return words.duration(self._lookup.seconds(trials, self.runner.workers))
+        seconds = self._lookup.seconds(trials, self.runner.workers)
+        return words.duration(None if seconds is None else seconds + self.runner.head_start)
 
     def _others_at_work(self) -> bool:
         return any(

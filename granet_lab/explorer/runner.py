@@ -12,8 +12,10 @@ from granet_lab.experiments.lab import Lab
 from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.pools import OwnProcesses
 
+# Seconds until the first processes have loaded everything, on two cores.
+_START = 4.0
 # Seconds between two looks at the store while something is under way.
-_GLANCE = 0.4
+_GLANCE = 0.2
 
 
 class Runner:
@@ -41,6 +43,11 @@ class Runner:
     def running(self) -> bool:
         """Whether a job of this runner is under way."""
         return self.job is not None and self.job.running
+
+    @property
+    def head_start(self) -> float:
+        """Seconds until the next job really begins."""
+        return _START if self.job is None else 0.0
 
     def begin(self, trials: Sequence[Trial]) -> None:
         """Measure those that are missing, in the background.
@@ -81,8 +88,10 @@ class Runner:
         return said
 
     def _work(self, others: Callable[[], bool]) -> None:
-        while self.running or others():
-            time.sleep(_GLANCE)
+        going = True
+        while going:  # once more after the end, which may come at any moment
+            going = self.running or others()
+            time.sleep(_GLANCE if going else 0)
             if self.job is not None and not self.job.running:
                 self.failed |= self.job.failed
             self._changed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import threading
+import time
 from typing import Any
 
 import ipywidgets as widgets
@@ -14,8 +15,9 @@ from granet_lab.experiments.progress import Note
 from granet_lab.experiments.store import Run
 from granet_lab.explorer.setting import method_label
 
-# Seconds between two looks: while something is under way, and while nothing is.
-_GLANCE, _REST = 0.5, 3.0
+# Seconds between two looks, while something is under way and while nothing is; and how many times
+# the look itself, so that a lab of a thousand runs does not keep a core busy.
+_GLANCE, _REST, _CALM = 0.5, 1.0, 10
 # Runs that are shown in full; more of them are counted.
 _MOST = 30
 
@@ -48,9 +50,11 @@ class Watch:
         self._closed.set()
 
     def _follow(self) -> None:
-        busy = True
-        while not self._closed.wait(_GLANCE if busy else _REST):
+        pause = _GLANCE
+        while not self._closed.wait(pause):
+            began = time.monotonic()
             busy = self._look()
+            pause = max(_GLANCE if busy else _REST, _CALM * (time.monotonic() - began))
 
     def _look(self) -> bool:
         """Read the store and show it; whether anything is under way."""

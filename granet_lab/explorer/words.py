@@ -59,7 +59,10 @@ def _state(answer: Answer, run: str | None, failed: Mapping[Trial, str]) -> str:
 
 def duration(span: float | None) -> str:
     """An estimate for people."""
-    return "no estimate yet" if span is None else f"about {estimate.in_words(span)}"
+    if span is None:
+        return "no estimate yet"
+    told = estimate.in_words(span)
+    return f"about {told}" if told[0].isdigit() else told
 
 
 def count(trials: Sequence[Trial]) -> str:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import granet_lab as gl
+from granet_lab.experiments import execution
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.training.data import DATASETS
 from granet_lab.training.models import MODELS
@@ -161,6 +162,30 @@ def test_two_sweeps_of_the_same_trials_at_once_lose_nothing(lab, recipe, undistu
         assert sweep.returncode == 0, errors
     table = lab.measure(asked(recipe), executor=Refuses(), progress=False)
     assert numbers(table).equals(undisturbed)
+
+
+def test_what_another_sweep_has_measured_meanwhile_is_not_measured_again(lab, recipe, monkeypatch):
+    first, second = asked(recipe)[:2]
+    lab.train(recipe, progress=False)
+
+    class Slow(Executor):
+        """Does the first task twice as late as another sweep does the second."""
+
+        def submit(self, fn, /, *args, **kwargs):
+            if second not in args:
+                lab.measure([second], workers=1, progress=False)
+                monkeypatch.setattr(execution, "measure_trial", only_the_first)
+            future = Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    measure_trial = execution.measure_trial
+
+    def only_the_first(run, trial, *args):
+        assert trial == first
+        return measure_trial(run, trial, *args)
+
+    assert len(lab.measure([first, second], executor=Slow(), progress=False)) == 2
 
 
 def test_a_worker_that_dies_is_replaced_and_its_work_done_again(lab, recipe, define, tmp_path):
