@@ -12,7 +12,7 @@ demo: $(SETUP) ## the main job on scikit-learn's digits: measure, draw, summaris
 	$(BIN)/granet-lab demo
 
 test: $(SETUP) lint ## lint, unit tests, and all notebooks compared with their stored output
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 	$(BIN)/pytest -n 2 --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --dist loadfile notebooks
 
 test-slow: $(SETUP) ## the long tests: kills at random moments, whole trainings

@@ -115,6 +115,7 @@ class Picture:
             *self._marker(epoch),
             *(artist for name in answers for artist in self._branch(epoch, name, answers[name])),
             *(artist for known in self._settings for artist in self._ring(epoch, known)),
+            *self._gap(epoch, answers),
             *self._dots(answers),
         ]
 
@@ -123,17 +124,43 @@ class Picture:
             None, (self._scenery.trunk, self._scenery.lines, self._scenery.difference)
         ):
             yield axes.axvline(epoch, color=INK, linewidth=1, alpha=0.6)
-        share = epoch / self._recipe.epochs
         yield self._scenery.trunk.annotate(
             self._title(epoch),
             xy=(epoch, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 3),
             textcoords="offset points",
-            ha="left" if share < 0.25 else "right" if share > 0.75 else "center",
+            ha=self._side(epoch, 0.25, 0.75),
             fontsize=NORMAL,
             color=INK,
         )
+
+    def _gap(self, epoch: int, answers: Answers) -> Iterator[Artist]:
+        """In words, beside the marker, where there is no branch."""
+        missing = [
+            name
+            for name, found in answers.items()
+            if all(answer.state == "missing" for answer in found)
+        ]
+        side = self._side(epoch, 0.7, 0.7)
+        for line, name in enumerate(missing):
+            yield self._scenery.trunk.annotate(
+                f"{name}: not measured yet" if len(answers) > 1 else "not measured yet",
+                xy=(epoch, 0.5),
+                xycoords=("data", "axes fraction"),
+                xytext=(6 if side == "left" else -6, -14 * line),
+                textcoords="offset points",
+                ha=side,
+                fontsize=NORMAL,
+                fontstyle="italic",
+                color=COLOURS[name],
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85},
+            )
+
+    def _side(self, epoch: int, low: float, high: float) -> str:
+        """How a text at the marker is aligned so that it stays inside."""
+        share = epoch / self._recipe.epochs
+        return "left" if share < low else "right" if share > high else "center"
 
     def _branch(self, epoch: int, name: str, answers: Sequence[Answer]) -> Iterator[Artist]:
         """The loss by pruning and the recovery: every seed thin, the mean thick."""

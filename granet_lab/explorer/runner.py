@@ -79,7 +79,11 @@ class Runner:
             return []
         said = [f"{text[0].upper()}{text[1:]}." for text in job.warnings]
         if job.running:
-            return [*said, *(["Cancelling: epochs under way are ended."] if job.cancelled else [])]
+            if job.cancelled:
+                said.append("Cancelling: epochs under way are ended.")
+            elif job.progress()[0] == 0:
+                said.append("Starting.")
+            return said
         if job.error:
             said.append(f"Measuring ended: {job.error}. Run goes on from what was finished.")
         elif job.cancelled:

@@ -88,7 +88,7 @@ class Setting:
             f"rate {self.pruning.rate:g}",
             f"{self.pruning.criterion}, {self.pruning.scope}",
             f"{regrow} regeneration",
-            f"{self.lr} learning rate",
+            "frozen learning rate" if self.lr == "frozen" else "remaining schedule",
             method_label(self.method),
         ]
         return " · ".join(parts)

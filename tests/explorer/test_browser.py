@@ -139,8 +139,8 @@ class Shown:
     def forget(self):
         self.page.evaluate("() => { window.said = []; window.drawn = 0; }")
 
-    def screenshot(self, name):
-        self.box.scroll_into_view_if_needed()
+    def screenshot(self, name, shown=None):
+        (shown or self.box).scroll_into_view_if_needed()
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
@@ -330,6 +330,6 @@ def test_what_another_process_does_is_watched(another, shown, lab):
     start(shown, 4)
     expect(table).to_contain_text("sweep in another process")
     expect(table).to_contain_text(re.compile(r"epoch [1-9]\d* of 56 of another"))
-    watch.page.screenshot(path=SCREENSHOTS / "watch-1366x768.png")
+    watch.screenshot("watch-1366x768", table)
     shown.button("Cancel").click()
     expect(watch.page.get_by_text("Nothing is under way.")).to_be_visible()
