@@ -9,8 +9,12 @@ CHECK = "# NBVAL_CHECK_OUTPUT"
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def cells(request):
-    notebook = json.loads(request.param.read_text())
+def notebook(request):
+    return json.loads(request.param.read_text())
+
+
+@pytest.fixture
+def cells(notebook):
     return [c for c in notebook["cells"] if c["cell_type"] == "code"]
 
 
@@ -44,6 +48,22 @@ def test_no_output_is_an_error_or_shows_where_it_was_made(cells):
         assert all(output["output_type"] != "error" for output in cell["outputs"])
         texts = [o.get("text", o.get("data", {}).get("text/plain", "")) for o in cell["outputs"]]
         assert not any(word in "".join(t) for t in texts for word in ("/tmp/", "/root/", "/home/"))
+
+
+def test_every_output_can_be_seen_without_a_kernel(notebook, cells):
+    """Beside the view of a widget nothing else is shown, and without a kernel it is an error."""
+    assert "widgets" not in notebook["metadata"]
+    for cell in cells:
+        for output in cell["outputs"]:
+            assert not any("widget" in mimetype for mimetype in output.get("data", {}))
+
+
+@pytest.mark.parametrize("call", ["gl.explore(", "gl.watch("])
+def test_every_widget_left_something_still(cells, call):
+    for cell in cells:
+        if call in source(cell):
+            kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+            assert kinds & {"image/png", "text/html"}
 
 
 def frames_drawn(tree):

@@ -1,0 +1,54 @@
+"""Run notebooks as somebody would who has just cloned the project, and keep their outputs.
+
+    .venv/bin/python notebooks/refresh.py 03_explorer
+
+Without a name, all of them. Each runs in a copy of the project's folders in which nothing is
+measured yet. What only a live kernel can show is left out of the outputs: beside it every widget
+has a still picture, which JupyterLab and web pages show in its place.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parent
+RESULTS = NOTEBOOKS.parent / "data" / "results"
+LIVE = "application/vnd.jupyter.widget-view+json"
+
+
+def refresh(path: Path) -> None:
+    """Run one notebook and write it back.
+
+    Raises:
+        CellExecutionError: a cell failed; the file stays as it was.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as house:
+        shutil.copytree(RESULTS, Path(house) / "data" / "results")
+        (Path(house) / "notebooks").mkdir()
+        NotebookClient(
+            notebook,
+            timeout=600,
+            store_widget_state=False,
+            record_timing=False,
+            resources={"metadata": {"path": f"{house}/notebooks"}},
+        ).execute()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(LIVE, None)
+            output.get("metadata", {}).clear()
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    for name in sys.argv[1:] or known:
+        if name not in known:
+            sys.exit(f"no notebook {name!r}: choose from {', '.join(known)}")
+        refresh(known[name])
