@@ -187,26 +187,24 @@ class Explorer:
         said = self._states()
         if missing and not runner.running:
             said.append(f"Run takes {self._span(missing)}.")
-        said += [*runner.result(), note]
-        said += [f"Damaged and set aside: {path}" for path in self._results.damaged[-3:]]
+        damaged = [f"Damaged and set aside: {path}" for path in self._results.damaged[-3:]]
+        said += [*runner.result(), note, *damaged]
         self.board.status.value = "<br>".join(html.escape(text) for text in said if text)
         curve = self._lookup.missing(self.curve)
-        self.board.run_all.description = (
-            f"Run all epochs ({words.count(curve)}, {self._span(curve)})"
-            if curve
-            else "All epochs measured"
-        )
+        whole = f"Run all epochs ({words.count(curve)}, {self._span(curve)})"
+        self.board.run_all.description = whole if curve else "All epochs measured"
         self.board.arrange(len(self.settings) > 1, runner.running, bool(missing), bool(curve))
         if runner.running:
             self.board.progress(*runner.job.progress())
 
     def _states(self) -> list[str]:
-        said = []
+        said: dict[str, list[str]] = {}
         for name, answers in self._answers.items():
             runs = {a.trial.recipe.seed: self._lookup.run_state(a.trial.recipe) for a in answers}
-            text = words.state(answers, runs, self.runner.failed)
-            said.append(f"{name}: {text}" if len(self._answers) > 1 else text)
-        return said
+            said.setdefault(words.state(answers, runs, self.runner.failed), []).append(name)
+        if len(self._answers) == 1:
+            return list(said)
+        return [f"{' and '.join(names)}: {text}" for text, names in said.items()]
 
     def _span(self, trials: tuple[Trial, ...]) -> str:
         seconds = self._lookup.seconds(trials, self.runner.workers)
