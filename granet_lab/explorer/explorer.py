@@ -268,11 +268,8 @@ class Explorer:
             scene = self._lookup.scene(self.settings, self.seeds)
             still = self._picture(scene).still(self.epoch, self._answers, note=_STILL)
         live = self.board.widget._repr_mimebundle_()
-        return {
-            **live,
-            "image/png": base64.b64encode(still).decode(),
-            "text/plain": repr(self),
-        }
+        png = base64.b64encode(still).decode()
+        return {**live, "image/png": png, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"Explorer({self.recipe.dataset}, {self.recipe.model}: epoch {self.epoch})"
