@@ -1,0 +1,165 @@
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import granet_lab as gl
+from granet_lab.experiments.plasticity import CONTINUATIONS
+from granet_lab.experiments.spelling import recipe_code, trials_code
+from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.methods import SparseTraining
+from granet_lab.sparsity.regrowths import REGROWTHS
+from granet_lab.training.recipes import PRECISIONS
+from granet_lab.training.recipes import RECIPES as NAMED
+
+SCOPES = st.sampled_from(["global", "uniform", "er", "erk"])
+METHODS = st.just(gl.methods.dense()) | st.builds(
+    SparseTraining,
+    initial_sparsity=st.floats(0, 1),
+    criterion=st.sampled_from(list(CRITERIA)),
+    scope=SCOPES,
+)
+# Each field of a recipe, as digits() has it or not.
+CHANGES = {
+    "model": st.sampled_from(["convnet", "mlp"]),
+    "epochs": st.integers(1, 200),
+    "batch_size": st.integers(1, 500),
+    "lr": st.floats(0, 10),
+    "milestones": st.sets(st.integers(0, 200), max_size=3).map(sorted),
+    "gamma": st.floats(0, 1),
+    "momentum": st.floats(0.1, 1),
+    "nesterov": st.booleans(),
+    "weight_decay": st.floats(0, 1),
+    "warmup_epochs": st.integers(0, 5),
+    "label_smoothing": st.floats(0, 1),
+    "augment": st.sampled_from([None, "crop", "crop_flip"]),
+    "precision": st.sampled_from(PRECISIONS),
+    "train_size": st.none() | st.integers(1, 900),
+    "method": METHODS,
+    "seed": st.integers(0, 2**40),
+    "threads": st.integers(1, 8),
+}
+RECIPES = st.fixed_dictionaries({}, optional=CHANGES).map(lambda few: gl.recipes.digits(**few))
+PRUNINGS = st.builds(
+    gl.Pruning,
+    rate=st.floats(0, 1),
+    criterion=st.sampled_from(list(CRITERIA)),
+    scope=SCOPES,
+    regrow=st.none() | st.sampled_from(list(REGROWTHS)),
+)
+
+
+@st.composite
+def trials(draw):
+    """Trials that differ in their seed alone."""
+    recipe, lr = draw(RECIPES), draw(st.sampled_from(CONTINUATIONS))
+    asked = {
+        "epoch": draw(st.integers(0, recipe.epochs)),
+        "pruning": draw(PRUNINGS),
+        "recovery_epochs": draw(st.none() | st.integers(0, 20)) if lr == "frozen" else None,
+        "lr": lr,
+    }
+    seeds = draw(st.lists(st.integers(0, 9), min_size=1, max_size=4))
+    return [gl.Trial(recipe=replace(recipe, seed=seed), **asked) for seed in seeds]
+
+
+def made(code):
+    return eval(code, {"gl": gl})
+
+
+def test_every_field_of_a_recipe_is_tried():
+    assert CHANGES.keys() | {"dataset"} == {field.name for field in fields(gl.Recipe)}
+
+
+@settings(max_examples=200)
+@given(RECIPES)
+def test_a_line_makes_the_recipe_that_it_spells(recipe):
+    assert made(recipe_code(recipe)) == recipe
+
+
+@settings(max_examples=200)
+@given(trials())
+def test_a_line_makes_the_trials_that_it_spells(trials):
+    found = made(trials_code(trials))
+    assert (found if isinstance(found, list) else [found]) == trials
+
+
+@given(trials())
+def test_one_trial_is_spelled_as_itself_and_several_as_a_list(trials):
+    assert isinstance(made(trials_code(trials)), list) == (len(trials) > 1)
+    assert "\n" not in trials_code(trials)
+
+
+def test_the_usual_recipe_is_one_name():
+    assert recipe_code(gl.recipes.digits()) == "gl.recipes.digits()"
+
+
+def test_only_what_differs_is_spelled():
+    recipe = gl.recipes.digits(seed=3, method=gl.methods.static(0.8))
+    expected = "gl.recipes.digits(method=gl.methods.static(0.8), seed=3)"
+    assert recipe_code(recipe) == expected
+
+
+def test_a_recipe_far_from_every_named_one_is_spelled_from_nothing():
+    recipe = gl.Recipe(dataset="digits", model="mlp", epochs=5, batch_size=64, lr=0.5)
+    expected = "gl.Recipe(dataset='digits', model='mlp', epochs=5, batch_size=64, lr=0.5)"
+    assert recipe_code(recipe) == expected
+
+
+def test_dense_is_spelled_where_the_nearest_named_recipe_is_sparse(define):
+    def odd(**changes):
+        usual = {"lr": 0.3, "gamma": 0.2, "momentum": 0.8, "method": gl.methods.static(0.5)}
+        return gl.recipes.digits(**(usual | changes))
+
+    define(NAMED, odd)
+    dense = odd(method=gl.methods.dense())
+    assert recipe_code(dense) == "gl.recipes.odd(method=gl.methods.dense())"
+
+
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [
+        (gl.methods.static(0.9), "gl.methods.static(0.9)"),
+        (
+            gl.methods.static(0.9, scope="er"),
+            "gl.methods.SparseTraining(initial_sparsity=0.9, scope='er')",
+        ),
+    ],
+)
+def test_a_method_is_spelled_by_its_name_while_nothing_in_it_is_unusual(method, code):
+    assert recipe_code(gl.recipes.digits(method=method)) == f"gl.recipes.digits(method={code})"
+
+
+def test_an_expression_stands_in_place_of_a_field():
+    assert recipe_code(gl.recipes.digits(seed=4), seed="n") == "gl.recipes.digits(seed=n)"
+
+
+def test_a_trial_says_its_continuation_and_what_is_unusual_in_its_pruning():
+    recipe, pruning = gl.recipes.digits(), gl.Pruning(rate=0.5, regrow="gradient")
+    start = "gl.Trial(recipe=gl.recipes.digits(), epoch=30, "
+    start += "pruning=gl.Pruning(rate=0.5, regrow='gradient'), "
+    frozen = gl.Trial(recipe=recipe, epoch=30, pruning=pruning)
+    assert trials_code([frozen]) == f"{start}recovery_epochs=6)"
+    remaining = gl.Trial(recipe=recipe, epoch=30, pruning=pruning, lr="remaining")
+    assert trials_code([remaining]) == f"{start}lr='remaining')"
+
+
+def test_seeds_are_a_comprehension():
+    asked = gl.grid(gl.recipes.digits(), epoch=30, rate=0.5, seed=[0, 2])
+    assert trials_code(asked) == (
+        "[gl.Trial(recipe=gl.recipes.digits(seed=seed), epoch=30, pruning=gl.Pruning(rate=0.5), "
+        "recovery_epochs=6) for seed in [0, 2]]"
+    )
+
+
+@pytest.mark.parametrize("differing", [{"epoch": [1, 2]}, {"rate": [0.5, 0.9]}, {"lr": [0.1, 0.2]}])
+def test_trials_that_differ_in_more_than_the_seed_are_refused_in_one_line(differing):
+    asked = gl.grid(gl.recipes.digits(), **{"epoch": 1, "rate": 0.5, "seed": [0, 1]} | differing)
+    with pytest.raises(ValueError, match=r"\Aone line spells trials .* seed alone\Z"):
+        trials_code(asked)
+
+
+def test_no_trial_at_all_is_refused():
+    with pytest.raises(ValueError, match="one line spells"):
+        trials_code([])
