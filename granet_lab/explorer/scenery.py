@@ -91,7 +91,8 @@ class Scenery:
         axes.yaxis.set_major_locator(FixedLocator([a for a in _ACCURACIES if low - 8 < a]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-        self._epoch_axis(axes)
+        last = [known.setting.trial(self._recipe, self._epochs, 0) for known in self._settings]
+        self._epoch_axis(axes, beyond=max(trial.recovery_epochs for trial in last))
         _label(axes, "Epoch", "Test accuracy (%), logarithmic in the error")
 
     def _draw_lines(self, difference: Line | None) -> None:
@@ -164,8 +165,9 @@ class Scenery:
                 va="top",
             )
 
-    def _epoch_axis(self, axes: Axes) -> None:
-        axes.set_xlim(-0.02 * self._epochs, 1.02 * self._epochs)
+    def _epoch_axis(self, axes: Axes, beyond: int = 0) -> None:
+        """From initialisation to the end of the run, and ``beyond`` it by some epochs."""
+        axes.set_xlim(-0.02 * self._epochs, 1.02 * self._epochs + beyond)
         for epoch in self._recipe.milestones:
             axes.axvline(epoch, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
 
