@@ -129,11 +129,9 @@ def button(text: str, hint: str, style: str = "") -> widgets.Button:
 
 
 def _dropdown(field: str, values: Sequence[Any], start: Any, name: str) -> widgets.Dropdown:
-    # recovery_epochs may start at None, Trial's own default: the smallest offered stands for it.
-    first = values.index(start) if start in values else 0
     made = widgets.Dropdown(
         options=[_text(field, value) for value in values],
-        index=first,
+        index=values.index(start),
         description=_TITLES[field],
         tooltip=f"{name}: {_HINTS[field]}",
         style={"description_width": "auto"},
@@ -155,7 +153,7 @@ def _text(field: str, value: Any) -> str:
         return method_label(value)
     if field == "regrow":
         return value or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value)  # exactly: two values of one name could not be told apart
 
 
 def _title(name: str, colour: str) -> str:

@@ -65,13 +65,14 @@ class Explorer:
         self.lab, self.recipe = lab, recipe
         self._lock = threading.RLock()
         self._results = Results(lab.path)
+        values = settings.asked(recipe, values)
         kin = settings.family(recipe, lab.recipes())
         self._results.refresh(kin)
         self._lookup = Lookup(lab.path, recipe, self._results)
         offered = settings.choices(recipe, kin, self._results, values)
         start = settings.first(recipe, values)
         other = {**start, "regrow": "gradient" if start["regrow"] is None else None}
-        epoch = settings.several(values.get("epoch", recipe.epochs // 2))[0]
+        epoch = values.get("epoch", [recipe.epochs // 2])[0]
         first = Setting.of(start).trial(recipe, epoch, recipe.seed)
         seeds = settings.first_seeds(recipe, self._results, values)
         self._drawn: tuple[Scene, float, Picture] | None = None
@@ -146,6 +147,7 @@ class Explorer:
 
     @_alone
     def _show(self) -> None:
+        self.runner.dismiss()
         self._draw()
 
     @_alone
@@ -186,7 +188,7 @@ class Explorer:
         runner, missing = self.runner, self._lookup.missing(self.trials)
         said = self._states()
         if missing and not runner.running:
-            said.append(f"Run takes {self._span(missing)}.")
+            said[-1] += f" Run: {self._span(missing)}."
         damaged = [f"Damaged and set aside: {path}" for path in self._results.damaged[-3:]]
         said += [*runner.result(), note, *damaged]
         self.board.status.value = "<br>".join(html.escape(text) for text in said if text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from granet_lab import checks
-from granet_lab.experiments.plasticity import CONTINUATIONS, Trial
+from granet_lab.experiments.plasticity import CONTINUATIONS, Trial, grid
 from granet_lab.experiments.results import Results
 from granet_lab.sparsity import Pruning, methods
 from granet_lab.sparsity.allocation import SCHEMES
@@ -80,15 +80,18 @@ class Setting:
     @property
     def slug(self) -> str:
         """The setting as part of a file's name."""
-        return re.sub(r"[^a-z0-9.]+", "-", str(self).lower())
+        return re.sub(r"[^a-z0-9.]+", "-", str(self).lower()).strip("-")
 
     def __str__(self) -> str:
         regrow = self.pruning.regrow or "no"
+        training = "frozen learning rate" if self.lr == "frozen" else "remaining schedule"
+        if self.lr == "frozen" and self.recovery_epochs is not None:
+            training += f", recovery epochs {self.recovery_epochs}"
         parts = [
-            f"rate {self.pruning.rate:g}",
+            f"rate {self.pruning.rate}",
             f"{self.pruning.criterion}, {self.pruning.scope}",
             f"{regrow} regeneration",
-            "frozen learning rate" if self.lr == "frozen" else "remaining schedule",
+            training,
             method_label(self.method),
         ]
         return " · ".join(parts)
@@ -100,7 +103,7 @@ def method_label(method: SparseTraining) -> str:
         return "dense"
     usual = methods.static(method.initial_sparsity)
     how = "" if method == usual else f" ({method.criterion}, {method.scope})"
-    return f"{method.name} {method.initial_sparsity:g}{how}"
+    return f"{method.name} {method.initial_sparsity}{how}"
 
 
 def family(recipe: Recipe, recipes: Iterable[Recipe]) -> list[Recipe]:
@@ -113,8 +116,29 @@ def family(recipe: Recipe, recipes: Iterable[Recipe]) -> list[Recipe]:
     return list(dict.fromkeys([recipe, *kin]))
 
 
+def asked(recipe: Recipe, values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What a user gave, a list for each name, its values as a trial keeps them.
+
+    Args:
+        recipe: whose trials.
+        values: by the name of a field in ``FIELDS``, ``seed`` or ``epoch``: one or several.
+
+    Raises:
+        ValueError: an unknown name, no value, or one that a trial refuses.
+    """
+    found = {}
+    for name, value in values.items():
+        checks.choice("field", name, [*FIELDS, "seed", "epoch"])
+        wanted = several(value)
+        for word in wanted if name == "lr" else ():
+            checks.choice("continuation", word, CONTINUATIONS)
+        trials = grid(recipe, **{"epoch": 0, "rate": 0, name: wanted})
+        found[name] = list(dict.fromkeys(_kept(trial, name) for trial in trials))
+    return found
+
+
 def choices(
-    recipe: Recipe, kin: Iterable[Recipe], results: Results, given: Mapping[str, Any]
+    recipe: Recipe, kin: Iterable[Recipe], results: Results, given: Mapping[str, list[Any]]
 ) -> dict[str, list[Any]]:
     """What each control offers: usual values, those in the lab, and those ``given``.
 
@@ -122,15 +146,9 @@ def choices(
         recipe: whose trials.
         kin: its :func:`family`.
         results: what the lab holds of them.
-        given: by the name of a field in ``FIELDS``, or ``seed``: a value or several of them.
-
-    Raises:
-        ValueError: an unknown field, or a value that it refuses.
+        given: see :func:`asked`.
     """
-    for name in given:
-        checks.choice("field", name, [*FIELDS, "seed", "epoch"])
     rows = [found["row"] for found in results.all_trials()]
-    default = Setting.of(first(recipe, {})).trial(recipe, 0, recipe.seed).recovery_epochs
     frozen = [row["recovery_epochs"] for row in rows if row["lr_mode"] == "frozen"]
     usual: dict[str, list[Any]] = {
         "rate": [*RATES, *(row["rate"] for row in rows)],
@@ -139,7 +157,7 @@ def choices(
         "granularity": list(GRANULARITIES),
         "regrow": [None, *REGROWTHS],
         "lr": list(CONTINUATIONS),
-        "recovery_epochs": [default, *frozen],
+        "recovery_epochs": [first(recipe, {})["recovery_epochs"], *frozen],
         "method": [
             recipe.method,
             methods.dense(),
@@ -148,18 +166,14 @@ def choices(
         ],
         "seed": [*range(3), *(other.seed for other in kin)],
     }
-    offered = {name: [*values, *several(given.get(name, []))] for name, values in usual.items()}
+    offered = {name: [*values, *given.get(name, [])] for name, values in usual.items()}
     for name in ("rate", "recovery_epochs", "seed"):
         offered[name] = sorted(set(offered[name]))
     offered["method"].sort(key=lambda method: (method.initial_sparsity, method_label(method)))
-    unique = {name: list(dict.fromkeys(values)) for name, values in offered.items()}
-    for name in FIELDS:
-        for value in several(given.get(name, [])):  # refuses what a trial would refuse
-            Setting.of(first(recipe, given) | {name: value}).trial(recipe, 0, recipe.seed)
-    return unique
+    return {name: list(dict.fromkeys(values)) for name, values in offered.items()}
 
 
-def first(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+def first(recipe: Recipe, given: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The values that the controls start with: the first of those given, else the usual."""
     usual = {
         "rate": 0.9,
@@ -168,16 +182,16 @@ def first(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
         "granularity": "weight",
         "regrow": None,
         "lr": "frozen",
-        "recovery_epochs": None,
+        "recovery_epochs": grid(recipe, epoch=0, rate=0)[0].recovery_epochs,
         "method": recipe.method,
     }
-    return {name: several(given[name])[0] if name in given else usual[name] for name in FIELDS}
+    return {name: given[name][0] if name in given else usual[name] for name in FIELDS}
 
 
-def first_seeds(recipe: Recipe, results: Results, given: Mapping[str, Any]) -> list[int]:
+def first_seeds(recipe: Recipe, results: Results, given: Mapping[str, list[Any]]) -> list[int]:
     """The seeds to start with: those given, else up to five that were measured."""
     if "seed" in given:
-        return several(given["seed"])
+        return given["seed"]
     known = {found["row"]["seed"] for found in results.all_trials()}
     return sorted(known)[:5] or [recipe.seed]
 
@@ -185,3 +199,10 @@ def first_seeds(recipe: Recipe, results: Results, given: Mapping[str, Any]) -> l
 def several(value: Any) -> list[Any]:
     """A value, or several of them, as a list."""
     return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+
+
+def _kept(trial: Trial, name: str) -> Any:
+    """A field of the pruning, the trial or its recipe: the first that has it."""
+    return next(
+        getattr(kind, name) for kind in (trial.pruning, trial, trial.recipe) if hasattr(kind, name)
+    )

@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from granet_lab.experiments import files
+from granet_lab.experiments.identity import identity
+from granet_lab.experiments.plasticity import trial_columns
+from granet_lab.experiments.results import Results
+
+ACCURACIES = ("before", "pruned", "after", "trunk", "final_unpruned")
+ANSWERS = (*(f"acc_{name}" for name in ACCURACIES), "plasticity", "final_gap")
+
+
+@pytest.fixture
+def put_trial(lab):
+    """Write a trial's file as if it had been measured."""
+
+    def put_trial(trial, curve=(), layers=(), **row):
+        found = {
+            "row": trial_columns(trial) | dict.fromkeys(ANSWERS) | {"seconds": 1.0} | row,
+            "curve": [{"recovery_epoch": k, "test_acc": y} for k, y in enumerate(curve)],
+            "layers": list(layers),
+        }
+        path = lab.run(trial.recipe).trial_path(identity(trial))
+        files.write_json(path, found)
+        return path
+
+    return put_trial
+
+
+@pytest.fixture
+def put_history(lab):
+    """Write a run's history: its accuracy after each epoch, and whether it diverged then."""
+
+    def put_history(recipe, accuracies, diverged=False):
+        rows = [{"epoch": i, "test_acc": y, "seconds": 1.0} for i, y in enumerate(accuracies)]
+        rows += [{"epoch": len(rows), "diverged": "training diverged"}] * diverged
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        files.write(lab.run(recipe).path / "history.jsonl", text.encode())
+
+    return put_history
+
+
+@pytest.fixture
+def results(lab):
+    """What the lab holds of some recipes."""
+
+    def results(*recipes):
+        found = Results(lab.path)
+        found.refresh(recipes)
+        return found
+
+    return results
