@@ -38,6 +38,7 @@ class Runner:
         self._lab, self._changed = lab, changed
         self._processes = OwnProcesses(self.workers)
         self._follower: threading.Thread | None = None
+        self._read: Job | None = None
 
     @property
     def running(self) -> bool:
@@ -72,10 +73,15 @@ class Runner:
             self._follower = threading.Thread(target=self._work, args=(others,), daemon=True)
             self._follower.start()
 
+    def dismiss(self) -> None:
+        """What became of a job that is over has been read."""
+        if not self.running:
+            self._read = self.job
+
     def result(self) -> list[str]:
-        """What became of the last job, as sentences."""
+        """What becomes of the last job, as sentences; none once it is over and dismissed."""
         job = self.job
-        if job is None:
+        if job is None or job is self._read:
             return []
         said = [f"{text[0].upper()}{text[1:]}." for text in job.warnings]
         if job.running:
