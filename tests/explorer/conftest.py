@@ -19,8 +19,9 @@ def put_trial(lab):
         found = {
             "row": trial_columns(trial) | dict.fromkeys(ANSWERS) | {"seconds": 1.0} | row,
             "curve": [{"recovery_epoch": k, "test_acc": y} for k, y in enumerate(curve)],
-            "layers": list(layers),
         }
+        if layers is not None:
+            found["layers"] = list(layers)
         path = lab.run(trial.recipe).trial_path(identity(trial))
         files.write_json(path, found)
         return path
