@@ -67,7 +67,7 @@ def duration(span: float | None) -> str:
 
 def count(trials: Sequence[Trial]) -> str:
     """ "1 trial", "12 trials"."""
-    return f"{len(trials)} trial{'s' if len(trials) > 1 else ''}"
+    return f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
 
 
 def numbers(scene: Scene, answers: Mapping[str, Sequence[Answer]], epoch: int) -> str:
