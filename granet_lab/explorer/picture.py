@@ -68,7 +68,8 @@ class Picture:
         drawn = written.getvalue()
         drawn = drawn[drawn.index("<g ") :]
         return (
-            f'<svg viewBox="0 0 {width:g} {height:g}" role="img" '
+            '<svg xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="0 0 {width:g} {height:g}" role="img" '
             f'aria-label="{escape(self._title(epoch))}" '
             f'style="stroke-linejoin:round;stroke-linecap:butt">{drawn}'
         )
