@@ -74,7 +74,7 @@ class SettingControls:
     def enable(self) -> None:
         """Recovery epochs are a choice only where the learning rate is frozen."""
         if "recovery_epochs" in self.fields:
-            self.fields["recovery_epochs"].disabled = self.fields["lr"].value != "frozen"
+            self.fields["recovery_epochs"].disabled = self.setting.lr != "frozen"
 
 
 class SeedControls:
