@@ -38,6 +38,8 @@ class Runner:
         self._lab, self._changed = lab, changed
         self._processes = OwnProcesses(self.workers)
         self._follower: threading.Thread | None = None
+        self._others: Callable[[], bool] = lambda: False
+        self._asked, self._gate = False, threading.Lock()
         self._read: Job | None = None
 
     @property
@@ -65,13 +67,14 @@ class Runner:
         self.follow(lambda: False)
 
     def follow(self, others: Callable[[], bool]) -> None:
-        """Ask for new pictures while a job runs, or ``others`` are at work.
-
-        A thread that follows already goes on as it is.
-        """
-        if self._follower is None or not self._follower.is_alive():
-            self._follower = threading.Thread(target=self._work, args=(others,), daemon=True)
-            self._follower.start()
+        """Ask for new pictures, in one thread, while a job runs or ``others`` are at work."""
+        with self._gate:
+            self._others, self._asked = others, True
+            if self._follower is None or not self._follower.is_alive():
+                self._follower = threading.Thread(
+                    target=self._work, name="granet-lab explorer", daemon=True
+                )
+                self._follower.start()
 
     def dismiss(self) -> None:
         """What became of a job that is over has been read."""
@@ -97,11 +100,16 @@ class Runner:
             said.append(f"Cancelled after {done} of {total} epochs. What was finished is kept.")
         return said
 
-    def _work(self, others: Callable[[], bool]) -> None:
+    def _work(self) -> None:
         going = True
         while going:  # once more after the end, which may come at any moment
-            going = self.running or others()
+            self._asked = False
+            going = self.running or self._others()
             time.sleep(_GLANCE if going else 0)
             if self.job is not None and not self.job.running:
                 self.failed |= self.job.failed
             self._changed()
+            with self._gate:  # who asks from now on finds this thread going, or gone
+                going = going or self._asked
+                if not going:
+                    self._follower = None
