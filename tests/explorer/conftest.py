@@ -3,7 +3,7 @@ import json
 import pytest
 
 from granet_lab.experiments import files
-from granet_lab.experiments.identity import identity
+from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.experiments.plasticity import trial_columns
 from granet_lab.experiments.results import Results
 
@@ -31,13 +31,15 @@ def put_trial(lab):
 
 @pytest.fixture
 def put_history(lab):
-    """Write a run's history: its accuracy after each epoch, and whether it diverged then."""
+    """Write a run: its accuracy after each epoch so far, and whether it diverged then."""
 
     def put_history(recipe, accuracies, diverged=False):
         rows = [{"epoch": i, "test_acc": y, "seconds": 1.0} for i, y in enumerate(accuracies)]
         rows += [{"epoch": len(rows), "diverged": "training diverged"}] * diverged
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        files.write(lab.run(recipe).path / "history.jsonl", text.encode())
+        path = lab.run(recipe).path
+        files.write_json(path / "recipe.json", {"schema": SCHEMA, "recipe": describe(recipe)})
+        files.write(path / "history.jsonl", text.encode())
 
     return put_history
 
