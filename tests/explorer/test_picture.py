@@ -66,9 +66,11 @@ def both(recipe, epoch, setting=A):
     return {"A": [measured(recipe, epoch, setting, seed=seed) for seed in (0, 1)]}
 
 
-@pytest.fixture
-def picture(recipe):
-    return Picture(recipe, scene())
+@pytest.fixture(scope="module")
+def picture():
+    """One for all: what was drawn before must not matter."""
+    run = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200)
+    return Picture(run, scene())
 
 
 def opened(png):
@@ -201,7 +203,7 @@ def test_of_two_settings_the_one_that_is_not_measured_is_named(recipe):
 def test_texts_at_the_marker_stay_inside_the_picture(recipe):
     run = replace(recipe, epochs=60, milestones=(30,))
     picture = Picture(run, scene())
-    for epoch in (0, 15, 30, 45, 60):
+    for epoch in (0, 30, 60):
         still = pixels(picture.still(epoch, {"A": [missing(run, epoch)]}))
         edge = np.concatenate([still[:, :4], still[:, -4:]], axis=1)
         assert (edge == 255).all()
@@ -336,7 +338,7 @@ def test_every_scene_is_drawn_without_a_warning_at_every_epoch_in_every_state(re
     drawn = KINDS[kind]
     picture = Picture(recipe, drawn)
     assert len(opened(picture.background).getcolors(maxcolors=2**24)) > 10
-    for epoch, state in [*zip([0, 2, 4, 0, 2, 4, 0], range(7), strict=True), (2, 0), (4, 0)]:
+    for state, epoch in enumerate([4, 2, 0, 2, 4, 0, 2]):
         answers = {
             known.name: states(recipe, epoch, known.setting, drawn.layers)[state]
             for known in drawn.known

@@ -46,8 +46,9 @@ def witness():
 
 
 @pytest.fixture
-def runner(lab, trial, witness):
-    """A runner whose jobs are what ``runner.next`` says."""
+def runner(lab, trial, witness, monkeypatch):
+    """A runner whose jobs are what ``runner.next`` says, and who looks often."""
+    monkeypatch.setattr("granet_lab.explorer.runner._GLANCE", 0.01)
     made = Runner(lab, trial, witness)
     witness.runner = made
     made.asked, made.next = [], Job()
@@ -102,7 +103,7 @@ def test_new_pictures_are_asked_for_while_a_job_runs_and_once_it_has_ended(runne
     quiet()
     assert witness.seen[-1] == (True, {})
     count = len(witness.seen)
-    time.sleep(0.3)
+    time.sleep(0.1)
     assert len(witness.seen) == count
 
 
