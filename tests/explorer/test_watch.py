@@ -235,6 +235,7 @@ def test_the_table_keeps_itself_up_to_date_until_it_is_closed(
 
 
 def test_what_cannot_be_read_for_a_moment_is_shown_again(lab, put_history, recipe, monkeypatch):
+    monkeypatch.setattr(watching, "_GLANCE", 0.01)
     monkeypatch.setattr(watching, "_REST", 0.01)
     path = lab.run(recipe).path / "history.jsonl"
     put_history(recipe, [10.0] * 5)
