@@ -101,7 +101,7 @@ def _open(page: Page) -> float:
       const began = performance.now();
       void window.jupyterapp.commands.execute('notebook:run-cell');
       while (performance.now() - began < 30000) {
-        const image = document.querySelector('.granet-explorer img');
+        const image = document.querySelector('.granet-picture img');
         if (image && image.complete && image.naturalWidth) break;
         await new Promise(requestAnimationFrame);
       }
