@@ -80,7 +80,8 @@ class Setting:
     @property
     def slug(self) -> str:
         """The setting as part of a file's name."""
-        return re.sub(r"[^a-z0-9.]+", "-", str(self).lower()).strip("-")
+        short = str(self).lower().replace("learning rate, recovery epochs ", "")
+        return re.sub(r"[^a-z0-9.]+", "-", short).strip("-")
 
     def __str__(self) -> str:
         regrow = self.pruning.regrow or "no"

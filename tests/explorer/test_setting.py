@@ -287,9 +287,15 @@ def test_a_setting_is_told_in_words():
 
 def test_a_slug_has_nothing_that_a_file_name_cannot_have():
     assert chosen(rate=0.98, method=gl.methods.static(0.5, scope="er")).slug == (
-        "rate-0.98-magnitude-global-no-regeneration-frozen-learning-rate-recovery-epochs-1-"
-        "static-0.5-random-er"
+        "rate-0.98-magnitude-global-no-regeneration-frozen-1-static-0.5-random-er"
     )
+
+
+def test_the_longest_slugs_of_two_settings_fit_into_the_name_of_a_file():
+    method = gl.methods.static(0.9999, criterion="magnitude", scope="uniform")
+    usual = {"rate": 0.9999, "scope": "uniform", "regrow": "gradient", "recovery_epochs": 1000}
+    slug = chosen(**usual, method=method).slug
+    assert len(f"epoch1000-{slug}-vs-{slug}.png") < 255 - 30
 
 
 @given(SETTINGS, SETTINGS)

@@ -113,6 +113,7 @@ def test_a_failure_is_told_with_its_cause_until_the_trial_is_measured(recipe):
     failed = {missing.trial: "RuntimeError: not today"}
     assert words.state([missing], {}, failed) == "Failed: RuntimeError: not today (seed 0)."
     assert words.state([done], {}, failed) == "Measured (seed 0)."
+    assert words.state([answer(recipe, 1, "missing")], {}, failed) == "Not measured yet (seed 1)."
     again = answer(recipe, state="under way", note=note())
     assert words.state([again], {}, failed) == "Being measured, epoch 1 of 6 (seed 0)."
 
@@ -195,6 +196,12 @@ def test_a_number_that_nobody_has_is_a_dash(recipe):
     known = [answer(recipe, row=ROW | {"acc_trunk": None})]
     (row,) = cells(words.numbers(scene(EMPTY), {"A": known}, epoch=2))
     assert row[5:7] == ["-", "plasticity -"]
+
+
+def test_nothing_at_all_is_a_number_too(recipe):
+    known = [answer(recipe, row=ROW), answer(recipe, 1, row=ROW | {"acc_pruned": 0.0})]
+    (row,) = cells(words.numbers(scene(EMPTY), {"A": known}, epoch=2))
+    assert row[3] == "20.00"
 
 
 def test_a_number_that_some_seeds_have_is_their_mean(recipe):
