@@ -210,9 +210,7 @@ def test_every_control_has_a_name(shown):
 def test_run_shows_its_progress_and_then_the_result(shown, lab):
     shown.choose("Learning rate", "remaining")
     shown.go(35)
-    expect(shown.status).to_contain_text(
-        re.compile("Not measured yet .seed 0..\\s*Run: about")
-    )
+    expect(shown.status).to_contain_text(re.compile("Not measured yet .seed 0..\\s*Run: about"))
     (trial,) = shown.trials
     assert len(lab.table([trial])) == 0
     shown.forget()
