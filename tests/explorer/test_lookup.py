@@ -107,6 +107,15 @@ def test_the_difference_is_over_seeds_and_epochs_that_both_have(lookup, put):
     assert difference == Line([1, 2], [2.0, -3.0], [2.0, -3.0], [2.0, -3.0], [1, 1])
 
 
+def test_the_difference_goes_from_the_first_epoch_to_the_last(lab, results, put_trial, recipe):
+    run = replace(recipe, epochs=17)
+    for setting in (A, B):
+        for epoch in (16, 1, 8, 9):
+            put_trial(setting.trial(run, epoch, 0), plasticity=float(epoch))
+    difference = Lookup(lab.path, run, results(run)).scene({"A": A, "B": B}, [0]).difference
+    assert (difference.x, difference.mean) == ([1, 8, 9, 16], [0.0] * 4)
+
+
 @given(
     st.dictionaries(st.integers(0, 3), st.floats(-50, 50)),
     st.dictionaries(st.integers(0, 3), st.floats(-50, 50)),
@@ -231,6 +240,7 @@ def test_the_time_it_takes_is_the_estimate_and_follows_the_results(lookup, put, 
     put(A, {(3, 0): 2.0}, seconds=6.0)
     # 3 s an epoch: a run of four epochs and its beginning, and two trials of two epochs.
     assert lookup.seconds(asked, 1) == 3.0 * (5 + 2 + 2)
+    assert lookup.seconds(asked[:1], 1) == 3.0 * (5 + 2)
     assert lookup.seconds(asked, 2) == 3.0 * (5 + 2) == estimate.seconds(found, asked, 2)
     put(A, {(1, 0): 2.0}, seconds=6.0)
     assert lookup.seconds(asked, 1) == 3.0 * (5 + 2)

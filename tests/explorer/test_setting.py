@@ -220,9 +220,11 @@ def test_what_is_given_is_offered_too_and_nothing_twice(results, recipe):
         assert len(values) == len(set(values))
 
 
-def test_the_controls_start_with_what_is_offered(results, put_trial, sparse_recipe):
-    put_trial(gl.grid(sparse_recipe, epoch=2, rate=0.5, recovery_epochs=0)[0])
-    found, start = offered(results(sparse_recipe), sparse_recipe), settings.first(sparse_recipe, {})
+def test_the_controls_start_with_what_is_offered(results, put_trial, recipe):
+    odd = replace(recipe, method=gl.methods.static(0.85, scope="er"))
+    put_trial(gl.grid(odd, epoch=2, rate=0.5, recovery_epochs=0)[0])
+    found, start = offered(results(odd), odd), settings.first(odd, {})
+    assert gl.methods.dense() in found["method"]
     assert start.keys() == set(FIELDS)
     assert all(start[name] in found[name] for name in FIELDS)
 
@@ -296,6 +298,11 @@ def test_the_longest_slugs_of_two_settings_fit_into_the_name_of_a_file():
     usual = {"rate": 0.9999, "scope": "uniform", "regrow": "gradient", "recovery_epochs": 1000}
     slug = chosen(**usual, method=method).slug
     assert len(f"epoch1000-{slug}-vs-{slug}.png") < 255 - 30
+
+
+def test_rates_that_differ_in_their_last_digit_have_different_names():
+    near = [chosen(rate=0.3), chosen(rate=0.1 + 0.2)]
+    assert len({str(setting) for setting in near}) == len({s.slug for s in near}) == 2
 
 
 @given(SETTINGS, SETTINGS)
