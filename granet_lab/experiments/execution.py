@@ -46,7 +46,7 @@ def result(root: Path, trial: Trial) -> dict | None:
     path = Run(root, trial.recipe).trial_path(identity(trial))
     try:
         return files.read_json(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedFile as damaged:
         files.set_aside(damaged, path)
