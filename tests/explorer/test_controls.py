@@ -79,6 +79,7 @@ NEAR = [0.3, 0.1 + 0.2, 0.1234567, 0.12345671]
 def test_rates_that_differ_can_be_chosen_however_little_they_differ(start):
     shown = controls(START | {"rate": start}, rate=NEAR)
     assert shown.setting.pruning.rate == start
+    assert len(set(shown.fields["rate"].options)) == len(NEAR)
     for i, rate in enumerate(NEAR):
         shown.fields["rate"].index = i
         assert shown.setting.pruning.rate == rate
@@ -166,6 +167,15 @@ def test_everything_that_can_be_moved_says_what_it_is():
     for widget in moved:
         assert widget.tooltip, widget
         assert widget.description, widget
+    assert shown.bar.tooltip
+
+
+def test_a_and_b_start_each_where_they_are_told_and_so_do_the_seeds():
+    shown = board(seeds=[1, 4])
+    assert shown.controls["A"].setting == Setting.of(START)
+    assert shown.controls["B"].setting == Setting.of(START | {"regrow": None})
+    assert list(shown.seeds.buttons) == OFFERED["seed"]
+    assert shown.seeds.seeds == [1, 4]
 
 
 def test_controls_of_a_and_b_say_whose_they_are():

@@ -1,3 +1,4 @@
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -240,6 +241,36 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_the_following_for_good(
     witness.act = lambda: None
     runner.follow(lambda: False)
     until(lambda: witness.seen)
+
+
+@pytest.fixture
+def many_switches():
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_whoever_asks_is_shown_something_new_at_whatever_moment(runner, witness, many_switches):
+    for delay in range(1500):
+        for _ in range(delay % 150):
+            pass
+        count = len(witness.seen)
+        runner.follow(lambda: False)
+        deadline = time.monotonic() + 5
+        while len(witness.seen) == count:
+            assert time.monotonic() < deadline
+
+
+def test_there_is_a_pause_between_two_pictures(runner, witness, monkeypatch):
+    monkeypatch.setattr("granet_lab.explorer.runner._GLANCE", 0.04)
+    at_work = [True]
+    runner.follow(lambda: at_work[0])
+    time.sleep(0.1)
+    at_work[0] = False
+    quiet()
+    assert len(witness.seen) <= 5
 
 
 STARTING = "Starting."

@@ -101,7 +101,7 @@ def test_a_training_is_under_way_while_its_process_is_there(lab, shown, put_hist
     with telling(lab.run(recipe), recipe) as task:
         task.tell(1, 4)
         (row,), below = shown()
-        assert row[2:4] == ["training, epoch 1 of 4", "20.0%"]
+        assert row[2:] == ["training, epoch 1 of 4", "20.0%", "0"]
         assert below == ""
         told(progress.note_path(lab.run(recipe), recipe), pid=4194999)
         (row,), below = shown()
@@ -232,6 +232,18 @@ def test_the_table_keeps_itself_up_to_date_until_it_is_closed(
     put_history(replace(recipe, seed=1), [10.0])
     time.sleep(0.1)
     assert "stopped" not in watch.widget.value
+
+
+def test_one_looks_more_often_while_something_is_under_way(lab, put_history, recipe, monkeypatch):
+    monkeypatch.setattr(watching, "_GLANCE", 0.01)
+    monkeypatch.setattr(watching, "_REST", 1000)
+    put_history(recipe, [10.0])
+    with telling(lab.run(recipe), recipe) as task, contextlib.closing(gl.watch(lab)) as watch:
+        task.tell(0, 4)
+        time.sleep(0.05)
+        for epochs in range(2, 5):
+            put_history(recipe, [10.0] * epochs)
+            until(lambda done=epochs - 1: f"training, epoch {done} of 4" in watch.widget.value)
 
 
 def test_what_cannot_be_read_for_a_moment_is_shown_again(lab, put_history, recipe, monkeypatch):
