@@ -105,13 +105,13 @@ class Scenery:
         measured = {words[known.setting.measures] for known in self._settings}
         title = f"{' or '.join(sorted(measured, reverse=True)).capitalize()} (points)"
         _label(self.lines, "" if difference else "Epoch of pruning", title)
-        _limits(self.lines, [known.line for known in self._settings], self._epochs)
+        _limits(self.lines, [known.line for known in self._settings])
         if difference is not None:
             _draw_line(self.difference, difference, "A", {0}, colour=INK)
             self._epoch_axis(self.difference)
             self.lines.tick_params(labelbottom=False)
             _label(self.difference, "Epoch of pruning", "A - B (points)")
-            _limits(self.difference, [difference], self._epochs)
+            _limits(self.difference, [difference])
 
     def _draw_layers(self) -> None:
         axes = self.sparsity
@@ -213,7 +213,7 @@ def _draw_line(
     )
 
 
-def _limits(axes: Axes, lines: Sequence[Line], epochs: int) -> None:
+def _limits(axes: Axes, lines: Sequence[Line]) -> None:
     """Leave out what happens to untrained networks, unless there is nothing else."""
 
     def reach(skip: set[int]) -> list[float]:

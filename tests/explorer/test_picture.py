@@ -387,9 +387,11 @@ def test_the_trunk_is_drawn_once_for_each_method(recipe):
 
 @pytest.mark.parametrize("lowest", [0.5, 30.0, 99.0, None])
 def test_everything_from_the_lowest_recovery_to_the_best_epoch_is_in_the_panel(recipe, lowest):
-    low, high = Scenery(recipe, scene(known(lowest=lowest))).trunk.get_ylim()
-    assert low < min(10.0, lowest or 100)
-    assert 96 < high < 100.1
+    trunk = line({0: 90.0, 4: 96.0})
+    low, high = Scenery(recipe, scene(known(trunk=trunk, lowest=lowest))).trunk.get_ylim()
+    least = min(90.0, lowest or 100)
+    assert least - 0.2 * (100 - least) < low < least
+    assert 96 < high < 97.5
 
 
 def test_a_point_more_weighs_more_the_nearer_it_is_to_everything(recipe):
