@@ -21,7 +21,7 @@ STYLE = """<style>
 .granet-explorer .widget-html-content {line-height: 1.45}
 .granet-picture {position: relative}
 .granet-overlay.widget-html {position: absolute; inset: 0; margin: 0; height: 100%;
-  pointer-events: none}
+  pointer-events: none; will-change: transform}
 .granet-overlay .widget-html-content, .granet-overlay svg {width: 100%; height: 100%;
   display: block}
 .granet-numbers {border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums}
