@@ -8,11 +8,15 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import RendererSVG
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from granet_lab.explorer.lookup import Answer, Known, Scene, mean_curve
@@ -124,7 +128,15 @@ class Picture:
         for axes in filter(
             None, (self._scenery.trunk, self._scenery.lines, self._scenery.difference)
         ):
-            yield axes.axvline(epoch, color=INK, linewidth=1, alpha=0.6)
+            yield _line(
+                axes,
+                [epoch, epoch],
+                [0, 1],
+                transform=axes.get_xaxis_transform(),
+                color=INK,
+                lw=1,
+                alpha=0.6,
+            )
         yield self._scenery.trunk.annotate(
             self._title(epoch),
             xy=(epoch, 1),
@@ -167,19 +179,19 @@ class Picture:
         """The loss by pruning and the recovery: every seed thin, the mean thick."""
         colour, axes = COLOURS[name], self._scenery.trunk
         known = [answer for answer in answers if answer.curve]
-        for answer in known if len(known) > 1 else ():
-            y = [point["test_acc"] for point in answer.curve]
-            yield axes.plot(range(epoch, epoch + len(y)), y, color=colour, lw=0.7, alpha=0.45)[0]
+        if len(known) > 1:
+            each = [[(epoch + k, p["test_acc"]) for k, p in enumerate(a.curve)] for a in known]
+            yield axes.add_artist(LineCollection(each, colors=colour, linewidths=0.7, alpha=0.45))
         x, y = mean_curve(known)
         if x:
             x = [epoch + k for k in x]
             befores = [a.row["acc_before"] for a in known if a.row.get("acc_before") is not None]
             if befores:
-                yield axes.plot(
-                    [epoch, epoch], [statistics.fmean(befores), y[0]], color=colour, lw=1.6, ls=":"
-                )[0]
+                drop = [statistics.fmean(befores), y[0]]
+                yield _line(axes, [epoch, epoch], drop, color=colour, lw=1.6, ls=":")
             few = len(x) <= 12
-            yield axes.plot(
+            yield _line(
+                axes,
                 x,
                 y,
                 color=colour,
@@ -188,14 +200,15 @@ class Picture:
                 marker=MARKERS[name],
                 markersize=3.5,
                 markevery=None if few else [0, len(x) - 1],
-            )[0]
+            )
 
     def _ring(self, epoch: int, known: Known) -> Iterator[Artist]:
         """The chosen epoch on the lines against the epoch."""
         found = known.line.at(epoch)
         if found is not None:
             low, high = self._scenery.lines.get_ylim()
-            yield self._scenery.lines.plot(
+            yield _line(
+                self._scenery.lines,
                 [epoch],
                 [min(max(found[0], low), high)],
                 marker=MARKERS[known.name],
@@ -204,7 +217,7 @@ class Picture:
                 markeredgewidth=1.6,
                 color=COLOURS[known.name],
                 clip_on=False,
-            )[0]
+            )
 
     def _dots(self, answers: Answers) -> Iterator[Artist]:
         """How sparse each layer is: before, pruned, regenerated; means over seeds."""
@@ -221,16 +234,24 @@ class Picture:
                 for stage in ("before", "after", "regenerated")
             }
             colour, axes = COLOURS[name], self._scenery.sparsity
-            yield axes.hlines(rows, zeros["before"], zeros["after"], color=colour, lw=1, alpha=0.5)
+            spans = zip(zeros["before"], zeros["after"], rows, strict=True)
+            ways = [[(low, row), (high, row)] for low, high, row in spans]
+            yield axes.add_artist(LineCollection(ways, colors=colour, linewidths=1, alpha=0.5))
             dot = {"color": colour, "linestyle": "", "clip_on": False}
-            yield axes.plot(zeros["before"], rows, marker="|", markersize=7, **dot)[0]
-            yield axes.plot(zeros["after"], rows, marker="o", markersize=4.5, **dot)[0]
+            yield _line(axes, zeros["before"], rows, marker="|", markersize=7, **dot)
+            yield _line(axes, zeros["after"], rows, marker="o", markersize=4.5, **dot)
             if any(answer.trial.pruning.regrow for answer in found):
-                yield axes.plot(
+                yield _line(
+                    axes,
                     zeros["regenerated"],
                     rows,
                     marker="D",
                     markersize=6.5,
                     markerfacecolor="none",
                     **dot,
-                )[0]
+                )
+
+
+def _line(axes: Axes, x: Sequence[float], y: Sequence[float], **style: Any) -> Artist:
+    """A line that the axes do not fit their limits to: a third of the time of ``plot``."""
+    return axes.add_artist(Line2D(x, y, **style))

@@ -371,6 +371,35 @@ def test_the_gain_of_untrained_networks_does_not_flatten_the_others(recipe):
     assert high > 60
 
 
+def band(axes):
+    """The lowest and the highest place of the band at each epoch."""
+    places = np.concatenate([p.vertices for part in axes.collections for p in part.get_paths()])
+    epochs = sorted({float(x) for x in places[:, 0]})
+    heights = [places[places[:, 0] == epoch, 1] for epoch in epochs]
+    return {epoch: (min(ys), max(ys)) for epoch, ys in zip(epochs, heights, strict=True)}
+
+
+def test_the_band_is_the_interval_at_each_epoch(recipe):
+    found = band(Scenery(recipe, scene()).lines)
+    assert found == {1: (1.5, 2.5), 3: (-1.5, -0.5), 4: (-3.5, -2.5)}
+
+
+def test_the_difference_has_a_panel_of_its_own(recipe):
+    difference = line({0: 40.0, 1: 4.0, 4: -2.0}, reach=1.0)
+    axes = Scenery(recipe, scene(known(), known("B", B), difference=difference)).difference
+    assert plotted(axes) == [([1, 4], [4.0, -2.0]), ([0], [40.0])]
+    assert band(axes) == {1: (3.0, 5.0), 4: (-3.0, -1.0)}
+    low, high = axes.get_ylim()
+    assert -4 < low < -3
+    assert 5 < high < 6
+
+
+def test_an_empty_panel_goes_from_a_point_less_to_a_point_more(recipe):
+    low, high = Scenery(recipe, scene(known(line=EMPTY))).lines.get_ylim()
+    assert -1.5 < low < -1
+    assert 1 < high < 1.5
+
+
 def test_whatever_is_measured_alone_zero_is_in_the_panel(recipe):
     for only in (line({2: 7.0}), line({2: -7.0}), EMPTY):
         low, high = Scenery(recipe, scene(known(line=only))).lines.get_ylim()
