@@ -60,8 +60,10 @@ def serve(folder: Path, scratch: Path) -> Iterator[str]:
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     with sync_playwright() as playwright:
-        # Without a sandbox, as root may be all there is in a container.
-        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        # As in a container: without a sandbox, root may be all there is; little shared memory.
+        found = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         yield found
         found.close()
 
