@@ -98,6 +98,18 @@ def marker(overlay):
     return x
 
 
+def marks(overlay):
+    """The places of all markers."""
+    uses = ElementTree.fromstring(overlay).iter("use")
+    return [(float(use.get("x")), float(use.get("y"))) for use in uses if use.get("x")]
+
+
+def written(overlay, text):
+    """Where a text begins."""
+    found = re.search(rf"<!-- {text} -->\s*<g [^>]*translate\(([\d.]+) ([\d.]+)\)", overlay)
+    return float(found[1]), float(found[2])
+
+
 def anonymous(overlay):
     """Without the names that every drawing chooses anew."""
     names = dict.fromkeys(re.findall(r'id="([pm][0-9a-f]{10})"', overlay))
@@ -125,6 +137,11 @@ def test_the_overlay_tells_a_screen_reader_where_it_stands(picture, recipe, epoc
     overlay = ElementTree.fromstring(picture.overlay(epoch, both(recipe, epoch)))
     assert overlay.get("role") == "img"
     assert overlay.get("aria-label") == f"epoch {epoch}, learning rate {rate}"
+
+
+def test_at_the_end_of_the_run_the_learning_rate_is_that_of_its_last_epoch(recipe):
+    overlay = Picture(replace(recipe, milestones=(2, 4)), scene()).overlay(4, {})
+    assert 'aria-label="epoch 4, learning rate 0.01"' in overlay
 
 
 def test_the_overlay_has_no_style_for_the_rest_of_the_page(picture, recipe):
@@ -178,11 +195,58 @@ def test_several_seeds_have_a_thin_line_each_and_one_for_their_mean(picture, rec
     alone = strokes(picture.overlay(1, {"A": [measured(recipe, 1, curve=(50.0, 85.0))]}), "#0072B2")
     assert [len(stroke) for stroke in thin[:4]] == [2, 3, 2, 2]
     assert thin[2:4] == alone[:2]
+    assert {thin[i][0][0] for i in (0, 1)} == {marker(picture.overlay(1, {}))}
+
+
+def test_each_setting_has_its_colour(recipe):
+    picture = Picture(recipe, scene(known(), known("B", B), difference=EMPTY))
+    seeds = [measured(recipe, 1, B), measured(recipe, 1, B, seed=1)]
+    overlay = picture.overlay(1, {"A": [], "B": seeds})
+    recoveries = [
+        [stroke for stroke in strokes(overlay, COLOURS[name]) if len(stroke) == 3] for name in "AB"
+    ]
+    assert [len(found) for found in recoveries] == [0, 3]
+
+
+def test_a_seed_without_a_curve_has_no_part_in_the_mean(picture, recipe):
+    whole = measured(recipe, 1)
+    nothing = Answer(A.trial(recipe, 1, 1), "diverged", {"acc_before": 10.0})
+    both = picture.overlay(1, {"A": [whole, nothing]})
+    assert anonymous(both) == anonymous(picture.overlay(1, {"A": [whole]}))
+
+
+@pytest.mark.parametrize(("points", "dots"), [(1, 1), (12, 12), (13, 2), (40, 2)])
+def test_a_short_recovery_has_a_dot_at_each_epoch_and_a_long_one_at_its_ends(
+    picture, recipe, points, dots
+):
+    answer = measured(recipe, 2, curve=np.linspace(50, 90, points), layers=[])
+    assert len(marks(picture.overlay(2, {"A": [answer]}))) == dots
+
+
+def test_the_chosen_epoch_is_ringed_on_the_line_of_what_is_measured(picture):
+    (_, _), (on_the_line, _) = (stroke[0] for stroke in strokes(picture.overlay(3, {}), "#404040"))
+    ((x, y),) = marks(picture.overlay(3, {}))
+    assert x == pytest.approx(on_the_line, abs=1e-4)
+    assert marks(picture.overlay(2, {})) == []
+    ((_, higher),) = marks(picture.overlay(1, {}))
+    assert higher < y
+
+
+def test_a_ring_outside_its_panel_lies_at_the_edge(picture):
+    (stroke, _) = strokes(picture.overlay(0, {}), "#404040")
+    ((_, y),) = marks(picture.overlay(0, {}))
+    assert y == pytest.approx(min(y for _, y in stroke), abs=1e-4)
+
+
+def test_the_marker_stands_in_every_panel_of_epochs(picture, recipe):
+    assert len(strokes(picture.overlay(2, {}), "#404040")) == 2
+    two = Picture(recipe, scene(known(), known("B", B), difference=GAIN))
+    assert len(strokes(two.overlay(2, {}), "#404040")) == 3
 
 
 def test_what_is_not_measured_is_said_and_nothing_else(picture, recipe):
     seeds = [missing(recipe, 2), measured(recipe, 2)]
-    assert "not measured yet" in picture.overlay(2, {"A": seeds[:1]})
+    assert "<!-- not measured yet -->" in picture.overlay(2, {"A": seeds[:1]})
     assert "not measured yet" not in picture.overlay(2, {"A": seeds})
     assert "not measured yet" not in picture.overlay(2, {"A": seeds[1:]})
     under_way = Answer(A.trial(recipe, 2, 0), "under way")
@@ -196,8 +260,25 @@ def test_of_two_settings_the_one_that_is_not_measured_is_named(recipe):
     assert "B: not measured yet" in overlay
     assert "A: not measured yet" not in overlay
     neither = picture.overlay(2, {"A": [missing(recipe, 2)], "B": [missing(recipe, 2, B)]})
-    assert "A: not measured yet" in neither
-    assert "B: not measured yet" in neither
+    (left, high), (also_left, low) = (written(neither, f"{x}: not measured yet") for x in "AB")
+    assert abs(left - also_left) < 1
+    assert low - high > 10
+
+
+def test_texts_stand_beside_the_marker_where_there_is_room(recipe):
+    run = replace(recipe, epochs=60, milestones=(30,))
+    picture = Picture(run, scene())
+
+    def beyond(epoch, text):
+        overlay = picture.overlay(epoch, {"A": [missing(run, epoch)]})
+        return written(overlay, text)[0] - marker(overlay)
+
+    start, middle, end = (beyond(epoch, f"epoch {epoch}, .*?") for epoch in (0, 30, 60))
+    assert start == pytest.approx(0, abs=2)
+    assert end < 1.8 * middle < -50
+    assert 4 < beyond(0, "not measured yet") < 10
+    assert 4 < beyond(30, "not measured yet") < 10
+    assert beyond(60, "not measured yet") < -50
 
 
 def test_texts_at_the_marker_stay_inside_the_picture(recipe):
@@ -209,22 +290,39 @@ def test_texts_at_the_marker_stay_inside_the_picture(recipe):
         assert (edge == 255).all()
 
 
-def test_sparsity_is_a_dot_between_nothing_and_everything(picture, recipe):
-    def dots(answer):
-        overlay = ElementTree.fromstring(picture.overlay(2, {"A": [answer]}))
-        uses = [use for use in overlay.iter("use") if use.get("x")]
-        return {(float(use.get("x")), float(use.get("y"))) for use in uses}
+def test_sparsity_before_and_after_pruning_and_regenerated_is_where_its_axis_says(picture, recipe):
+    answer = measured(recipe, 2, B, curve=())
+    before, after, regenerated = np.reshape(marks(picture.overlay(2, {"A": [answer]})), (3, 2, 2))
+    # Of 8 weights 8, then 2, then 5 are active.
+    full = (after - before)[:, 0] / 0.75
+    assert full == pytest.approx([full[0]] * 2)
+    assert full[0] == pytest.approx(1 / 1.08 * 86.335, rel=1e-3)
+    assert (regenerated - before)[:, 0] == pytest.approx(0.375 * full)
+    assert (before[:, 1] == after[:, 1]).all()
 
-    def place(after):
-        few = replace(measured(recipe, 2), layers=layer_counts(LAYERS, after), curve=[])
-        none = replace(measured(recipe, 2), layers=layer_counts(LAYERS, 8), curve=[])
-        return sorted(dots(few) - dots(none))
 
-    whole, half = place(after=0), place(after=4)
-    before = {x for x, _ in dots(measured(recipe, 2))} - {x for x, _ in whole}
-    assert len(whole) == len(half) == len(LAYERS)
-    assert {y for _, y in whole} == {y for _, y in half}
-    assert min(before) < half[0][0] < whole[0][0] < WIDTH
+def test_the_sparsity_of_several_seeds_is_their_mean(picture, recipe):
+    def places(*afters):
+        counts = [layer_counts(LAYERS, after) for after in afters]
+        found = [replace(measured(recipe, 2, curve=()), layers=layers) for layers in counts]
+        return marks(picture.overlay(2, {"A": found}))
+
+    assert np.array(places(2, 6)) == pytest.approx(np.array(places(4)))
+
+
+def test_dots_of_two_settings_stand_above_each_other_in_the_row_of_their_layer(recipe):
+    alone, two = (
+        Picture(recipe, scene(*settings, difference=difference))
+        for settings, difference in (([], None), ([known(), known("B", B)], EMPTY))
+    )
+    answer = measured(recipe, 2, curve=())
+    (_, first), (_, second), *_ = marks(alone.overlay(2, {"A": [answer]}))
+    # Rows 0 and 1 of an axis that goes from -0.6 to 1.6.
+    assert [first, second] == pytest.approx([32.832 + (i + 0.6) / 2.2 * 199.728 for i in (0, 1)])
+    heights = sorted({y for _, y in marks(two.overlay(2, {"A": [answer], "B": [answer]}))})
+    row = heights[2] - heights[0]
+    assert heights[1] - heights[0] == pytest.approx(0.36 * row)
+    assert heights[3] - heights[2] == pytest.approx(0.36 * row)
 
 
 def test_regenerated_connections_are_shown_where_there_are_any(picture, recipe):
@@ -248,18 +346,21 @@ def test_the_still_has_everything_and_its_note(picture, recipe):
     noted = pixels(picture.still(2, both(recipe, 2), note="A still picture"))
     rows = np.flatnonzero((noted != pixels(still)).any((1, 2)))
     assert rows.min() > 1.8 * HEIGHT
+    picture.overlay(4, both(recipe, 4))
     assert picture.still(2, both(recipe, 2)) == still
 
 
 def test_a_saved_picture_is_a_png_and_a_pdf_of_what_is_shown(picture, recipe, tmp_path):
+    shown = pixels(picture.still(2, both(recipe, 2)))
+    picture.overlay(4, both(recipe, 4))
     paths = picture.save(tmp_path / "new" / "epoch2-rate-0.5", 2, both(recipe, 2))
     assert [path.name for path in paths] == ["epoch2-rate-0.5.png", "epoch2-rate-0.5.pdf"]
     assert paths[1].read_bytes().startswith(b"%PDF")
     saved = pixels(paths[0].read_bytes())
     blue = [int(COLOURS["A"][i : i + 2], 16) for i in (1, 3, 5)]
     assert saved.shape[:2] == (2 * HEIGHT, 2 * WIDTH)
-    assert (saved != pixels(picture.background)).any()
     assert (saved == blue).all(2).sum() > 100
+    assert (saved == shown).all()
 
 
 def test_a_picture_is_the_same_after_it_was_saved_and_shown_still(picture, recipe, tmp_path):
