@@ -80,14 +80,14 @@ class Setting:
     @property
     def slug(self) -> str:
         """The setting as part of a file's name."""
-        short = str(self).lower().replace("learning rate, recovery epochs ", "")
+        short = re.sub(r"learning rate for (\d+) epochs?", r"\1", str(self).lower())
         return re.sub(r"[^a-z0-9.]+", "-", short).strip("-")
 
     def __str__(self) -> str:
         regrow = self.pruning.regrow or "no"
         training = "frozen learning rate" if self.lr == "frozen" else "remaining schedule"
         if self.lr == "frozen" and self.recovery_epochs is not None:
-            training += f", recovery epochs {self.recovery_epochs}"
+            training += f" for {self.recovery_epochs} epoch{'s' * (self.recovery_epochs != 1)}"
         parts = [
             f"rate {self.pruning.rate}",
             f"{self.pruning.criterion}, {self.pruning.scope}",
