@@ -278,8 +278,7 @@ def test_a_method_is_named_with_what_is_unusual_in_it(method, label):
 
 def test_a_setting_is_told_in_words():
     assert str(chosen(recovery_epochs=6)) == (
-        "rate 0.9 · magnitude, global · no regeneration · "
-        "frozen learning rate for 6 epochs · dense"
+        "rate 0.9 · magnitude, global · no regeneration · frozen learning rate for 6 epochs · dense"
     )
     assert str(chosen(regrow="gradient", lr="remaining", method=gl.methods.static(0.8))) == (
         "rate 0.9 · magnitude, global · gradient regeneration · remaining schedule · static 0.8"
