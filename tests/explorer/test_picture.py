@@ -85,7 +85,8 @@ def strokes(overlay, colour):
     """The lines of a colour: for each its points."""
     found = []
     for path in ElementTree.fromstring(overlay).iter("path"):
-        if f"stroke: {colour.lower()}" in path.get("style", ""):
+        shape = path.get("id")  # of a marker
+        if shape is None and f"stroke: {colour.lower()}" in path.get("style", ""):
             numbers = [float(n) for n in re.findall(r"-?\d+\.?\d*", path.get("d"))]
             found.append(list(zip(numbers[::2], numbers[1::2], strict=True)))
     return found
@@ -198,6 +199,16 @@ def test_several_seeds_have_a_thin_line_each_and_one_for_their_mean(picture, rec
     assert {thin[i][0][0] for i in (0, 1)} == {marker(picture.overlay(1, {}))}
 
 
+def test_the_loss_by_pruning_begins_at_the_mean_of_the_unpruned_seeds(picture, recipe):
+    def loss(*befores):
+        seeds = [replace(measured(recipe, 1), row={"acc_before": y}) for y in befores]
+        found = strokes(picture.overlay(1, {"A": seeds}), COLOURS["A"])
+        return next(stroke for stroke in found if len(stroke) == 2)
+
+    assert loss(80.0, 90.0) == loss(85.0)
+    assert loss(85.0) != loss(80.0)
+
+
 def test_each_setting_has_its_colour(recipe):
     picture = Picture(recipe, scene(known(), known("B", B), difference=EMPTY))
     seeds = [measured(recipe, 1, B), measured(recipe, 1, B, seed=1)]
@@ -292,13 +303,16 @@ def test_texts_at_the_marker_stay_inside_the_picture(recipe):
 
 def test_sparsity_before_and_after_pruning_and_regenerated_is_where_its_axis_says(picture, recipe):
     answer = measured(recipe, 2, B, curve=())
-    before, after, regenerated = np.reshape(marks(picture.overlay(2, {"A": [answer]})), (3, 2, 2))
+    overlay = picture.overlay(2, {"A": [answer]})
+    before, after, regenerated = np.reshape(marks(overlay), (3, 2, 2))
     # Of 8 weights 8, then 2, then 5 are active.
     full = (after - before)[:, 0] / 0.75
     assert full == pytest.approx([full[0]] * 2)
     assert full[0] == pytest.approx(1 / 1.08 * 86.335, rel=1e-3)
     assert (regenerated - before)[:, 0] == pytest.approx(0.375 * full)
     assert (before[:, 1] == after[:, 1]).all()
+    ways = np.array([stroke for stroke in strokes(overlay, COLOURS["A"]) if len(stroke) == 2])
+    assert ways == pytest.approx(np.stack([before, after], axis=1))
 
 
 def test_the_sparsity_of_several_seeds_is_their_mean(picture, recipe):
