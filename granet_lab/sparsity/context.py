@@ -1,19 +1,22 @@
-"""What a criterion may look at, and the gradient most of them want."""
+"""What a criterion may look at: a network, and derivatives of its loss that leave it untouched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from granet_lab.randomness import child, seeded
 from granet_lab.sparsity.masks import Masks, prunable
 
 Batch = tuple[Tensor, Tensor]
+Weights = dict[str, Tensor]
 
 
 @dataclass
@@ -47,11 +50,11 @@ class Context:
         if self.generator is None:
             self.generator = torch.Generator().manual_seed(0)
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> Weights:
         """The prunable weights by name, detached."""
         return {name: p.detach() for name, p in prunable(self.model).items()}
 
-    def gradients(self) -> dict[str, Tensor]:
+    def gradients(self) -> Weights:
         """dL/dw of every prunable weight, inactive ones included, L the mean loss of the batches.
 
         The network runs in training mode (BatchNorm with batch statistics), as it does in the
@@ -60,32 +63,110 @@ class Context:
         Raises:
             ValueError: there are no batches.
         """
+        return self._mean(self.batch_gradients())
+
+    def batch_gradients(self) -> Iterator[Weights]:
+        """dL/dw of each batch's own mean loss, otherwise like :meth:`gradients`.
+
+        Raises:
+            ValueError: there are no batches.
+        """
+        for batch in self._needed():
+            with self.running(train=True):
+                found = self._gradient(*batch)
+            yield found
+
+    def example_gradients(self) -> Iterator[Weights]:
+        """dL/dw of each single example.
+
+        The network runs in evaluation mode: one example has no batch statistics.
+
+        Raises:
+            ValueError: there are no batches.
+        """
+        for inputs, targets in self._needed():
+            for i in range(len(targets)):
+                with self.running(train=False):
+                    found = self._gradient(inputs[i : i + 1], targets[i : i + 1])
+                yield found
+
+    def hessian_gradient_product(self) -> Weights:
+        """H g over the active weights, g the gradient of the mean loss of the batches, H = dg/dw.
+
+        The network runs in training mode. What the inactive weights contribute to g is left out:
+        they are no part of the network.
+
+        Raises:
+            ValueError: there are no batches.
+        """
+        gradients = self.gradients()
+        vector = {name: g * self.masks[name] for name, g in gradients.items()}
+        return self._mean(self._hessian_products(vector))
+
+    def call(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor):
+        """The outputs of the network with other values in it, by name."""
+        return functional_call(self.model, ({**parameters}, {**buffers}), (inputs,))
+
+    def _needed(self) -> Sequence[Batch]:
         if not self.batches:
             raise ValueError("gradients need data: pass Context(batches=[(inputs, targets), ...])")
-        images = sum(len(targets) for _, targets in self.batches)
-        total = {name: torch.zeros_like(w) for name, w in self.weights().items()}
-        for inputs, targets in self.batches:
-            for name, gradient in self._gradient(inputs, targets).items():
-                total[name] += gradient * (len(targets) / images)
+        return self.batches
+
+    def _mean(self, found: Iterator[Weights]) -> Weights:
+        """The mean over all examples of what was found for each batch."""
+        examples = [len(targets) for _, targets in self._needed()]
+        total: Weights = {}
+        for values, count in zip(found, examples, strict=True):
+            share = count / sum(examples)
+            for name, value in values.items():
+                value = value if share == 1 else value * share
+                total[name] = total[name].add_(value) if name in total else value
         return total
 
-    def _gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """One batch's gradient, computed on copies so that the model itself is not touched."""
-        parameters = {n: p.detach().requires_grad_() for n, p in self.model.named_parameters()}
-        buffers = {n: b.clone() for n, b in self.model.named_buffers()}
+    @contextmanager
+    def running(self, train: bool) -> Iterator[None]:
+        """The network in training or evaluation mode, with the dropout that belongs to this
+        context, inside the block; afterwards as it was."""
         modes = {module: module.training for module in self.model.modules()}
         dropout = child(self.generator, "dropout").initial_seed()
-        self.model.train()
+        self.model.train(train)
         try:
             with torch.enable_grad(), seeded("dropout", dropout):
-                outputs = functional_call(self.model, (parameters, buffers), (inputs,))
-                loss = self.loss_fn(outputs, targets)
+                yield
         finally:
             for module, training in modes.items():
                 module.training = training
-        names = list(prunable(self.model))
-        found = torch.autograd.grad(loss, [parameters[n] for n in names], allow_unused=True)
-        return {
-            n: torch.zeros_like(parameters[n]) if g is None else g
-            for n, g in zip(names, found, strict=True)
-        }
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Weights]:
+        """A batch's loss, and copies of the prunable weights that it depends on."""
+        parameters = {n: p.detach().requires_grad_() for n, p in self.model.named_parameters()}
+        buffers = {n: b.clone() for n, b in self.model.named_buffers()}
+        loss = self.loss_fn(self.call(parameters, buffers, inputs), targets)
+        return loss, {name: parameters[name] for name in self.masks}
+
+    def _gradient(self, inputs: Tensor, targets: Tensor) -> Weights:
+        loss, weights = self._loss(inputs, targets)
+        return _derivative(loss, weights)
+
+    def _hessian_products(self, vector: Weights) -> Iterator[Weights]:
+        for batch in self._needed():
+            # The fused attention kernels cannot be differentiated twice.
+            with self.running(train=True), sdpa_kernel(SDPBackend.MATH):
+                loss, weights = self._loss(*batch)
+                gradients = _derivative(loss, weights, create_graph=True)
+                product = sum((gradients[name] * vector[name]).sum() for name in vector)
+                found = _derivative(product, weights)
+            yield found
+
+
+def _derivative(value: Tensor, by: Weights, create_graph: bool = False) -> Weights:
+    """d value / d each tensor; zero where it does not depend on one."""
+    if not value.requires_grad:
+        return {name: torch.zeros_like(tensor) for name, tensor in by.items()}
+    found = torch.autograd.grad(
+        value, list(by.values()), create_graph=create_graph, allow_unused=True
+    )
+    return {
+        name: torch.zeros_like(tensor) if gradient is None else gradient
+        for (name, tensor), gradient in zip(by.items(), found, strict=True)
+    }

@@ -3,34 +3,169 @@
 A criterion takes a :class:`~granet_lab.sparsity.context.Context` and returns a tensor for every
 prunable weight, by name and of its shape. Only the scores of active weights are looked at. A new
 one is a function with ``@criterion`` above it, here or in a notebook.
+
+Notation: w a weight, L the mean loss of the context's batches, g = dL/dw, H = dg/dw.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from granet_lab import checks
 from granet_lab.randomness import child
 from granet_lab.registry import Registry
 from granet_lab.sparsity.context import Context
 
-CRITERIA: Registry = Registry("criterion")
-criterion = CRITERIA.register
+Scores = dict[str, Tensor]
+Criterion = Callable[[Context], Scores]
+
+CRITERIA: Registry[Criterion] = Registry("criterion")
+
+
+def criterion(function: Criterion | None = None, /, *, batches: int = 1, rounds: int = 1):
+    """Register a criterion under its function's name; a decorator, with or without arguments.
+
+    Args:
+        function: context -> a score for every prunable weight.
+        batches: how many batches a trial shows it.
+        rounds: in how many steps the weights go, each scored anew on what the last one left; the
+            number of active weights falls by the same factor in each.
+    """
+    checks.count("batches", batches, minimum=1)
+    checks.count("rounds", rounds, minimum=1)
+
+    def register(function: Criterion) -> Criterion:
+        function.batches, function.rounds = batches, rounds
+        return CRITERIA.register(function)
+
+    return register if function is None else register(function)
 
 
 @criterion
-def magnitude(context: Context) -> dict[str, Tensor]:
+def magnitude(context: Context) -> Scores:
     """|w| (Han et al. 2015)."""
     return {name: weight.abs() for name, weight in context.weights().items()}
 
 
 @criterion
-def random(context: Context) -> dict[str, Tensor]:
+def random(context: Context) -> Scores:
     """Uniform noise: the control that every other criterion has to beat."""
     return uniform_noise(context, "random criterion")
 
 
-def uniform_noise(context: Context, purpose: str) -> dict[str, Tensor]:
+@criterion
+def lamp(context: Context) -> Scores:
+    """w^2 / sum of all v^2 in the layer with |v| >= |w|: magnitude that adapts to the layer.
+
+    Lee et al. 2021, equation 4. Ranked over all layers it keeps at least one weight in each.
+    """
+    weights = context.weights()
+    return {name: _lamp(weights[name] * mask) for name, mask in context.masks.items()}
+
+
+def _lamp(weight: Tensor) -> Tensor:
+    """The scores of one layer; zero for weights that are."""
+    squares = weight.flatten().double() ** 2
+    order = squares.argsort(stable=True)
+    sums = squares[order].flip(0).cumsum(0).flip(0)
+    sums = torch.empty_like(sums).scatter_(0, order, sums)
+    scores = squares / sums.clamp_min(torch.finfo(sums.dtype).tiny)
+    return scores.view(weight.shape)
+
+
+@criterion(batches=10)
+def taylor(context: Context) -> Scores:
+    """(g w)^2, the mean over batches: the squared change of the loss, to first order.
+
+    Molchanov et al. 2019, equation 8.
+    """
+    weights, total = context.weights(), {}
+    for gradients in context.batch_gradients():
+        for name, weight in weights.items():
+            found = (gradients[name] * weight) ** 2 / len(context.batches)
+            total[name] = total[name] + found if name in total else found
+    return total
+
+
+@criterion
+def snip(context: Context) -> Scores:
+    """|g w|, the sensitivity of the loss to the connection (Lee et al. 2019, equation 6).
+
+    Without the paper's division by the sum over all weights, which changes no order.
+    """
+    weights = context.weights()
+    return {name: (g * weights[name]).abs() for name, g in context.gradients().items()}
+
+
+@criterion
+def grasp(context: Context) -> Scores:
+    """w Hg: kept is what the gradient flow g^T g would miss most.
+
+    Wang et al. 2020, equation 8 and algorithm 1, whose score is -w Hg and whose highest scores
+    are pruned; without their temperature in the softmax.
+    """
+    weights, products = context.weights(), context.hessian_gradient_product()
+    return {name: weight * products[name] for name, weight in weights.items()}
+
+
+@criterion
+def fisher(context: Context) -> Scores:
+    """w^2 F / 2, F the mean of g^2 over single examples: optimal brain damage, with the diagonal
+    of the empirical Fisher information in place of the Hessian's.
+
+    LeCun et al. 1990, equation 5; Theis et al. 2018, section 2.2.
+    """
+    total = {name: torch.zeros_like(weight) for name, weight in context.weights().items()}
+    examples = sum(len(targets) for _, targets in context.batches)
+    for gradients in context.example_gradients():
+        for name, g in gradients.items():
+            total[name].addcmul_(g, g, value=1 / examples)
+    return {name: weight**2 * total[name] / 2 for name, weight in context.weights().items()}
+
+
+@criterion(rounds=100)
+def synflow(context: Context) -> Scores:
+    """|w| dR/d|w|, R the sum of the outputs for an input of ones with every |w| for w.
+
+    Tanaka et al. 2020, equation 3 and algorithm 1. The data's values are not looked at, only
+    their shape. Takes place in double precision and evaluation mode, BatchNorm's statistics with
+    absolute values like the weights, as in the authors' code.
+    """
+    flow, weights = _synaptic_flow(context)
+    found = torch.autograd.grad(flow, list(weights.values()), materialize_grads=True)
+    return {
+        name: (weight * g).detach()
+        for (name, weight), g in zip(weights.items(), found, strict=True)
+    }
+
+
+def _synaptic_flow(context: Context) -> tuple[Tensor, Scores]:
+    """R, and the absolute weights that it depends on, inactive ones zero."""
+    if not context.batches:
+        raise ValueError("synflow needs the inputs' shape: pass Context(batches=[...])")
+
+    def positive(tensor: Tensor) -> Tensor:
+        return tensor.detach().double().abs() if tensor.is_floating_point() else tensor
+
+    model = context.model
+    parameters = {name: positive(p) for name, p in model.named_parameters()}
+    buffers = {name: positive(b) for name, b in model.named_buffers()}
+    weights = {n: (parameters[n] * m).requires_grad_() for n, m in context.masks.items()}
+    ones = torch.ones_like(context.batches[0][0][:1], dtype=torch.float64)
+    with context.running(train=False):
+        outputs = context.call(parameters | weights, buffers, ones)
+    while not isinstance(outputs, Tensor):  # a recurrent network returns its state, too
+        outputs = outputs[0]
+    flow = outputs.sum()
+    if not 0 < flow < torch.inf:
+        raise ValueError(f"synflow needs a path of active weights, but its flow is {flow:g}")
+    return flow, weights
+
+
+def uniform_noise(context: Context, purpose: str) -> Scores:
     """Numbers in [0, 1) for every prunable weight: the same for the same context and purpose."""
     generator = child(context.generator, purpose)
     return {

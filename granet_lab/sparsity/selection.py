@@ -3,17 +3,95 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 
-def top_k(scores: Tensor, k: int) -> Tensor:
-    """Mark the ``k`` highest of ``scores``, exactly ``k`` whatever the ties.
+def kth_highest(parts: Sequence[Tensor], k: int) -> Tensor:
+    """The ``k``-th highest of all numbers in some tensors, which are neither joined nor sorted.
 
-    Equal scores are told apart by index, the lower one first, so the answer is the same on every
-    device. Costs one selection, no sort.
+    A radix selection: the numbers are counted by their highest 16 bits, then those that share the
+    answer's highest bits by the next 16. Takes a pass over the numbers and little memory.
+
+    Args:
+        parts: tensors of one floating type, without NaN.
+        k: 1 to how many numbers there are.
+
+    Returns:
+        A scalar of the same type and device.
+    """
+    flat = [part.flatten() for part in parts]
+    pieces = [piece for part in flat for piece in part.split(_PIECE) if piece.numel()]
+    bits = torch.iinfo(_INTEGERS[pieces[0].dtype]).bits
+    for shift in range(bits - _DIGIT, -1, -_DIGIT):
+        counts = sum(torch.bincount(_digit(piece, shift), minlength=2**_DIGIT) for piece in pieces)
+        above = counts.flip(0).cumsum(0)
+        place = int(torch.searchsorted(above, k))
+        k -= int(above[place - 1]) if place else 0
+        digit = 2**_DIGIT - 1 - place
+        found = (piece[_digit(piece, shift) == digit] for piece in pieces)
+        pieces = [piece for piece in found if piece.numel()]
+    return pieces[0][0]
+
+
+_DIGIT = 16
+# Numbers looked at together: few enough to stay in a core's cache.
+_PIECE = 2**17
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+
+def _digit(numbers: Tensor, shift: int) -> Tensor:
+    """16 bits of each number, from bits that are in the order of the numbers."""
+    bits = (numbers + 0.0).view(_INTEGERS[numbers.dtype])  # -0.0 becomes 0.0
+    span = torch.iinfo(bits.dtype)
+    # Negative numbers are stored as sign and size: turn their order around.
+    bits = torch.where(bits < 0, bits ^ span.max, bits)
+    digit = (bits >> shift) & (2**_DIGIT - 1)
+    return digit ^ 2 ** (_DIGIT - 1) if shift == span.bits - _DIGIT else digit
+
+
+def top_k_across(
+    scores: Mapping[str, Tensor], among: Mapping[str, Tensor], k: int
+) -> dict[str, Tensor]:
+    """Mark the ``k`` highest scores over all layers, among the positions where ``among`` is True.
+
+    Exactly ``k``, whatever the ties: equal scores are told apart by place, the earlier layer and
+    the lower index first, so the answer is the same on every device.
+
+    Args:
+        scores: by layer name, each of the layer's shape, without NaN where ``among`` is True.
+        among: by layer name, boolean, of the same shapes.
+        k: how many to mark, at most the number of positions in ``among``.
+
+    Returns:
+        Boolean tensors by layer name, ``k`` entries True in total.
+    """
+    sizes = {name: int(mask.count_nonzero()) for name, mask in among.items()}
+    if k >= sum(sizes.values()):
+        return {name: mask.clone() for name, mask in among.items()}
+    if k <= 0:
+        return {name: torch.zeros_like(mask) for name, mask in among.items()}
+    floats = {name: _as_float(scores[name]) for name in among}
+    ranked = [
+        floats[name] if size == mask.numel() else floats[name][mask]
+        for (name, mask), size in zip(among.items(), sizes.values(), strict=True)
+    ]
+    threshold = kth_highest(ranked, k)
+    marked = {name: (floats[name] > threshold) & mask for name, mask in among.items()}
+    left = k - sum(int(chosen.count_nonzero()) for chosen in marked.values())
+    for name, mask in among.items():
+        if left == 0:
+            break
+        ties = ((floats[name] == threshold) & mask).nonzero()[:left]
+        marked[name][tuple(ties.T)] = True
+        left -= len(ties)
+    return marked
+
+
+def top_k(scores: Tensor, k: int) -> Tensor:
+    """Mark the ``k`` highest of ``scores``, exactly ``k``; among equal ones the lower index first.
 
     Args:
         scores: shape (n,), without NaN.
@@ -22,35 +100,15 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     Returns:
         Boolean tensor of shape (n,) with ``k`` entries True.
     """
-    n = scores.numel()
-    if k <= 0 or k >= n:
-        return torch.full_like(scores, k >= n, dtype=torch.bool)
-    threshold = scores.kthvalue(n - k + 1).values
-    chosen = scores > threshold
-    ties = (scores == threshold).nonzero().flatten()
-    chosen[ties[: k - int(chosen.count_nonzero())]] = True
-    return chosen
+    everywhere = torch.ones_like(scores, dtype=torch.bool)
+    return top_k_across({"": scores}, {"": everywhere}, k)[""]
 
 
-def top_k_across(scores: Mapping[str, Tensor], among: Mapping[str, Tensor], k: int):
-    """Mark the ``k`` highest scores over all layers, among the positions where ``among`` is True.
-
-    Args:
-        scores: by layer name, each of the layer's shape.
-        among: by layer name, boolean, of the same shapes.
-        k: how many to mark, at most the number of positions in ``among``.
-
-    Returns:
-        Boolean tensors by layer name, ``k`` entries True in total.
-    """
-    chosen = top_k(torch.cat([scores[name][mask] for name, mask in among.items()]), k)
-    marked, start = {}, 0
-    for name, mask in among.items():
-        stop = start + int(mask.count_nonzero())
-        marked[name] = torch.zeros_like(mask)
-        marked[name][mask] = chosen[start:stop]
-        start = stop
-    return marked
+def _as_float(scores: Tensor) -> Tensor:
+    """In a type that holds every score exactly and that :func:`kth_highest` takes."""
+    if scores.dtype in _INTEGERS:
+        return scores
+    return scores.to(torch.float32 if scores.dtype.is_floating_point else torch.float64)
 
 
 def apportion(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from granet_lab import checks
+from granet_lab.sparsity import granularity as units
+from granet_lab.sparsity import layers as naming
 from granet_lab.sparsity.allocation import SCHEMES, active_counts
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.layers import Layers
 from granet_lab.sparsity.masks import Masks
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.sparsity.selection import apportion, top_k, top_k_across
+from granet_lab.sparsity.selection import apportion, top_k_across
 
-GRANULARITIES = ("weight",)
+# Over what regrown connections are chosen.
+REGROW_SCOPES = ("layer", "global")
 
 
 class EmptyLayerWarning(UserWarning):
@@ -30,74 +34,129 @@ class Pruning:
 
     Attributes:
         rate: fraction of the current non-zeros that is removed, in [0, 1].
-        criterion: what to keep, by name: "magnitude", "random", or one of your own.
+        criterion: what to keep, by name: "magnitude", "snip", ..., or one of your own.
         scope: over what weights are ranked. "global": all layers together; "uniform": each layer
             loses the same fraction; "er", "erk": each layer keeps what that allocation gives it.
-        granularity: what is removed as one: "weight".
+        granularity: what is removed as one: "weight"; "filter", a slice along the first dimension
+            (all that a filter or neuron reads), by the sum of its weights' scores; or "N:M",
+            which keeps the best N of every M neighbours along the input dimension.
         regrow: how as many connections are chosen to come back afterwards: None (none do),
-            "gradient", "random", or one of your own.
+            "gradient", "random", "momentum", or one of your own.
+        regrow_scope: "layer": each layer gets back as many as it lost; "global": as many as all
+            layers lost together come back wherever they score highest.
+        layers: which layers are pruned, all by default: names with wildcards, separated by
+            spaces, "first" and "last" among them. The rate is of their weights.
+        dense: which of them are left as they are, written in the same way; none by default.
 
     Raises:
-        ValueError: a rate outside [0, 1] or an unknown name; the message lists the known ones.
+        ValueError: a rate outside [0, 1], an unknown name (the message lists the known ones), or
+            values that contradict one another.
     """
 
     rate: float
     criterion: str = "magnitude"
     scope: str = "global"
-    granularity: str = "weight"
+    granularity: str = units.WEIGHT
     regrow: str | None = None
+    regrow_scope: str = "layer"
+    layers: str = naming.EVERY
+    dense: str = naming.NONE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate", checks.fraction("rate", self.rate))
         CRITERIA.check(self.criterion)
         checks.choice("scope", self.scope, ("global", *SCHEMES))
-        checks.choice("granularity", self.granularity, GRANULARITIES)
+        units.check(self.granularity)
+        units.check_pattern(self.granularity, self.rate, "rate", self.scope)
         checks.choice("regrowth", self.regrow, (None, *REGROWTHS))
+        checks.choice("regrow_scope", self.regrow_scope, REGROW_SCOPES)
+        if self.regrow is None and self.regrow_scope != "layer":
+            raise ValueError("regrow_scope says where connections come back: choose a regrow, too")
+        if self.regrow is not None and units.pattern(self.granularity) is not None:
+            raise ValueError(
+                f"granularity {self.granularity} has no room for regrow: in every group as many "
+                "would come back as were removed"
+            )
+        for name in ("layers", "dense"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be names in one string, not {getattr(self, name)!r}")
+            object.__setattr__(self, name, " ".join(getattr(self, name).split()))
 
 
 def prune(context: Context, pruning: Pruning) -> Masks:
     """The masks after removing the fraction ``pruning.rate`` of the current non-zeros.
 
-    Exactly ``round(rate * active)`` weights go, whatever the scope and however many scores tie.
-    ``pruning.regrow`` is not carried out: see :func:`regenerate`. A layer that is left empty is
-    reported in a warning.
+    Exactly ``round(rate * active)`` weights of the layers that take part go, whatever the scope
+    and however many scores tie; whole filters as many as come closest to that, in each layer if
+    the scope is not global; and of an N:M pattern what it says. ``pruning.regrow`` is not carried
+    out: see :func:`regenerate`. A layer that is left empty is reported in a warning.
+
+    Raises:
+        ValueError: the network has no such layer, or scores that cannot be ranked.
     """
-    active = context.masks.counts()
-    total = sum(active.values())
+    part = naming.choose(list(context.masks), pruning.layers, pruning.dense)
+    counts = context.masks.counts()
+    total = sum(counts[name] for name in part)
     keep = total - round(pruning.rate * total)
-    if pruning.scope == "uniform":
-        pruned = _keep_best(context, pruning.criterion, apportion(keep, active, active))
-    else:
-        pruned = _keep(context, keep, pruning.criterion, pruning.scope)
+    pruned = _keep(context, part, keep, pruning.criterion, pruning.scope, pruning.granularity)
     _warn_if_emptied(context.masks, pruned)
     return pruned
 
 
 def prune_to(
-    context: Context, sparsity: float, criterion: str = "magnitude", scope: str = "global"
+    context: Context,
+    sparsity: float,
+    criterion: str = "magnitude",
+    scope: str = "global",
+    granularity: str = units.WEIGHT,
+    dense: Layers = naming.NONE,
 ) -> Masks:
     """The masks at a target sparsity, reached by removing active weights alone.
 
-    Exactly ``round(sparsity * size)`` of the prunable weights are inactive afterwards.
+    Exactly ``round(sparsity * size)`` of the prunable weights are inactive afterwards, those of
+    layers that are left dense counted among the prunable ones; whole filters, or an N:M pattern,
+    come as close as they can.
+
+    Args:
+        context: the network.
+        sparsity: of the whole network, in [0, 1].
+        criterion, scope, granularity: as in :class:`Pruning`. Under "uniform", "er" and "erk"
+            each layer gets what the scheme gives it, whatever it has now.
+        dense: layers that are left as they are, see ``layers.choose``.
 
     Raises:
-        ValueError: the network is sparser than that already, the sparsity lies outside [0, 1], or
-            a name is unknown.
+        ValueError: the network is sparser than that already, there is not enough to remove, the
+            sparsity lies outside [0, 1], or a name is unknown.
     """
     sparsity = checks.fraction("sparsity", sparsity)
     checks.choice("scope", scope, ("global", *SCHEMES))
-    masks = context.masks
-    keep = masks.total - round(sparsity * masks.total)
-    if keep > masks.active:
+    units.check_pattern(units.check(granularity), sparsity, "sparsity", scope)
+    masks, counts = context.masks, context.masks.counts()
+    part = naming.choose(list(masks), dense=dense)
+    remove = masks.active - (masks.total - round(sparsity * masks.total))
+    if remove < 0:
         raise ValueError(
             f"cannot prune to sparsity {sparsity:g}: the network has {masks.sparsity:.4g} already"
         )
-    pruned = _keep(context, keep, criterion, scope)
+    room = sum(counts[name] for name in part)
+    if remove > room and units.pattern(granularity) is None:
+        raise ValueError(
+            f"cannot prune to sparsity {sparsity:g}: {remove} weights have to go, "
+            f"the layers that are not left dense have {room}"
+        )
+    pruned = _keep(context, part, room - remove, criterion, scope, granularity, anew=True)
     _warn_if_emptied(masks, pruned)
     return pruned
 
 
-def regenerate(context: Context, before: Masks, after: Masks, regrow: str | None) -> Masks:
+def regenerate(
+    context: Context,
+    before: Masks,
+    after: Masks,
+    regrow: str | None,
+    granularity: str = units.WEIGHT,
+    scope: str = "layer",
+) -> Masks:
     """The masks after as many connections come back as were removed, layer by layer.
 
     Every position that is inactive in ``after`` may come back, those just dropped included, as in
@@ -111,49 +170,110 @@ def regenerate(context: Context, before: Masks, after: Masks, regrow: str | None
         before: the masks before pruning.
         after: the masks after pruning.
         regrow: a regrowth's name; None returns ``after``.
+        granularity: "weight"; or "filter": of the filters without an active weight, as many as
+            were emptied come back whole, those with the highest sums of scores.
+        scope: "layer", or "global": as many as all layers lost, wherever they score highest.
 
     Raises:
-        ValueError: an unknown regrowth, or ``after`` has more active weights somewhere.
+        ValueError: an unknown name, or ``after`` has more active weights somewhere.
     """
+    checks.choice("regrow_scope", scope, REGROW_SCOPES)
     if regrow is None:
         return after
     score = REGROWTHS[regrow]
+    if units.check(granularity) not in (units.WEIGHT, units.FILTER):
+        raise ValueError(f"cannot regrow with granularity {granularity}: choose weight or filter")
     before, after = before.check(context.model), after.check(context.model)
     left = after.counts()
-    missing = {name: count - left[name] for name, count in before.counts().items()}
-    for name, count in missing.items():
-        if count < 0:
-            raise ValueError(f"{name} has {-count} more active weights after pruning than before")
+    for name, count in before.counts().items():
+        if count < left[name]:
+            raise ValueError(
+                f"{name} has {left[name] - count} more active weights after pruning than before"
+            )
     inactive = Masks({name: ~mask for name, mask in after.items()})
     scores = _checked(score(context), inactive, regrow)
-    grown = {}
-    for name, free in inactive.items():
-        grown[name] = ~free
-        grown[name][free] = top_k(scores[name][free], missing[name])
-    return Masks(grown)
+    if granularity == units.FILTER:
+        grown = _grow_filters(scores, before, after, scope)
+    else:
+        grown = _grow(scores, inactive, _lost(before, after), scope)
+    return Masks({name: mask | grown[name] for name, mask in after.items()})
 
 
-def _keep(context: Context, keep: int, criterion: str, scope: str) -> Masks:
-    """Keep ``keep`` active weights, ranked over all layers or as an allocation scheme says."""
+def _lost(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
+    return {n: int(m.count_nonzero() - after[n].count_nonzero()) for n, m in before.items()}
+
+
+def _grow(
+    scores: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    lost: Mapping[str, int],
+    scope: str,
+) -> dict[str, Tensor]:
+    """The free positions that come back."""
     if scope == "global":
-        return Masks(top_k_across(_scores(context, criterion), context.masks, keep))
-    shapes = {name: mask.shape for name, mask in context.masks.items()}
-    counts = active_counts(shapes, keep, scope, capacity=context.masks.counts())
-    return _keep_best(context, criterion, counts)
+        return top_k_across(scores, free, sum(lost.values()))
+    return {n: top_k_across({n: scores[n]}, {n: mask}, lost[n])[n] for n, mask in free.items()}
 
 
-def _keep_best(context: Context, criterion: str, counts: dict[str, int]) -> Masks:
-    """Keep in each layer the given number of its best active weights."""
-    scores = _scores(context, criterion)
-    kept = {}
-    for name, mask in context.masks.items():
-        kept[name] = mask.clone()
-        kept[name][mask] = top_k(scores[name][mask], counts[name])
-    return Masks(kept)
+def _grow_filters(
+    scores: Mapping[str, Tensor], before: Masks, after: Masks, scope: str
+) -> dict[str, Tensor]:
+    """The weights of the empty filters that come back."""
+    alive = [{name: n > 0 for name, n in units.filters(m).items()} for m in (before, after)]
+    empty = {name: ~found for name, found in alive[1].items()}
+    grown = _grow(units.filters(scores), empty, _lost(*alive), scope)
+    return {name: units.of_filters(grown[name], mask.shape) for name, mask in after.items()}
 
 
-def _scores(context: Context, criterion: str) -> dict[str, Tensor]:
-    return _checked(CRITERIA[criterion](context), context.masks, criterion)
+def _keep(
+    context: Context,
+    part: list[str],
+    keep: int,
+    criterion: str,
+    scope: str,
+    granularity: str,
+    anew: bool = False,
+) -> Masks:
+    """Keep ``keep`` active weights of some layers, in as many rounds as the criterion asks for.
+
+    ``anew`` means that "uniform" gives each layer a share of its size, not of what it has.
+    """
+    active = {name: int(context.masks[name].count_nonzero()) for name in part}
+    rounds = getattr(CRITERIA[criterion], "rounds", 1) if units.pattern(granularity) is None else 1
+    for target in _targets(sum(active.values()), keep, rounds):
+        among = {name: context.masks[name] for name in part}
+        scores = _checked(CRITERIA[criterion](context), Masks(among), criterion)
+        if scope == "global":
+            kept = _best(scores, among, target, granularity)
+        else:
+            if scope == "uniform" and not anew:
+                counts = apportion(target, active, active)
+            else:
+                shapes = {name: mask.shape for name, mask in among.items()}
+                counts = active_counts(shapes, target, scope, capacity=active)
+            kept = {}
+            for name, mask in among.items():
+                kept |= _best({name: scores[name]}, {name: mask}, counts[name], granularity)
+        context = replace(context, masks=Masks({**context.masks, **kept}))
+    return context.masks
+
+
+def _best(
+    scores: Mapping[str, Tensor], among: Mapping[str, Tensor], keep: int, granularity: str
+) -> dict[str, Tensor]:
+    """The active weights that stay, over all layers that are given."""
+    if granularity == units.WEIGHT:
+        return top_k_across(scores, among, keep)
+    if granularity == units.FILTER:
+        return units.best_filters(scores, among, keep)
+    n, m = units.pattern(granularity)
+    return {name: units.best_of_each(scores[name], mask, n, m) for name, mask in among.items()}
+
+
+def _targets(active: int, keep: int, rounds: int) -> list[int]:
+    """How many weights are left after each round: by the same factor fewer each time."""
+    factor = max(keep, 1) / max(active, 1)
+    return [*(round(active * factor ** (i / rounds)) for i in range(1, rounds)), keep]
 
 
 def _checked(scores: dict[str, Tensor], ranked: Masks, name: str) -> dict[str, Tensor]:
@@ -164,7 +284,7 @@ def _checked(scores: dict[str, Tensor], ranked: Masks, name: str) -> dict[str, T
         score = scores.get(layer)
         if not isinstance(score, Tensor) or score.shape != mask.shape or score.dtype == torch.bool:
             raise ValueError(f"{name!r} gives no score of shape {tuple(mask.shape)} for {layer}")
-        if score[mask].isnan().any():
+        if (score.isnan() & mask).any():
             raise ValueError(f"{name!r} scores {layer} with NaN")
     return scores
 

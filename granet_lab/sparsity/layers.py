@@ -1,0 +1,48 @@
+"""Which layers an operation is about, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+# Names of parameters, with wildcards, separated by spaces; or a function of a name.
+Layers = str | Callable[[str], bool]
+
+EVERY, NONE = "*", ""
+
+
+def choose(names: Sequence[str], layers: Layers = EVERY, dense: Layers = NONE) -> list[str]:
+    """The layers that are pruned.
+
+    Args:
+        names: of the prunable parameters, in the network's order.
+        layers: those that take part: names with wildcards ("*", "?"), separated by spaces, or
+            a function that says so of a name. "first" and "last" are the first of ``names``, in
+            most networks the first convolution, and the last, the classifier.
+        dense: those among them that are left as they are; written in the same way.
+
+    Raises:
+        ValueError: a name that no layer has, or no layer is left.
+    """
+    named = matching(names, layers)
+    left_out = set(matching(names, dense))
+    chosen = [name for name in named if name not in left_out]
+    if not chosen:
+        raise ValueError(f"no layer is left to prune: layers={layers!r}, dense={dense!r}")
+    return chosen
+
+
+def matching(names: Sequence[str], layers: Layers) -> list[str]:
+    """Those of ``names`` that ``layers`` means.
+
+    Raises:
+        ValueError: a name or pattern that fits none.
+    """
+    if callable(layers):
+        return [name for name in names if layers(name)]
+    words = {"first": names[0], "last": names[-1]}
+    patterns = [words.get(word, word) for word in layers.split()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"no layer is named {pattern!r}: choose from {', '.join(names)}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
