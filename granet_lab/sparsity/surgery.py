@@ -11,11 +11,11 @@ from torch import Tensor
 
 from granet_lab import checks
 from granet_lab.sparsity import granularity as units
-from granet_lab.sparsity import layers as naming
+from granet_lab.sparsity import naming
 from granet_lab.sparsity.allocation import SCHEMES, active_counts
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.sparsity.layers import Layers
+from granet_lab.sparsity.naming import Layers
 from granet_lab.sparsity.masks import Masks
 from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.sparsity.selection import apportion, top_k_across
@@ -122,7 +122,7 @@ def prune_to(
         sparsity: of the whole network, in [0, 1].
         criterion, scope, granularity: as in :class:`Pruning`. Under "uniform", "er" and "erk"
             each layer gets what the scheme gives it, whatever it has now.
-        dense: layers that are left as they are, see ``layers.choose``.
+        dense: layers that are left as they are, see ``naming.choose``.
 
     Raises:
         ValueError: the network is sparser than that already, there is not enough to remove, the
