@@ -15,8 +15,8 @@ from granet_lab.sparsity import naming
 from granet_lab.sparsity.allocation import SCHEMES, active_counts
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.sparsity.naming import Layers
 from granet_lab.sparsity.masks import Masks
+from granet_lab.sparsity.naming import Layers
 from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.sparsity.selection import apportion, top_k_across
 
