@@ -14,7 +14,7 @@ from granet_lab import checks
 from granet_lab.experiments.environment import device_name
 from granet_lab.experiments.store import Run
 from granet_lab.sparsity import Masks, Pruning, prune, regenerate
-from granet_lab.sparsity.surgery import EmptyLayerWarning, empty_note
+from granet_lab.sparsity.pruning import EmptyLayerWarning, empty_note
 from granet_lab.training import data, loop
 from granet_lab.training.recipes import Recipe, learning_rate
 

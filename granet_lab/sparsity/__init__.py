@@ -5,8 +5,9 @@ from granet_lab.sparsity.allocation import allocate
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.criteria import criterion
 from granet_lab.sparsity.masks import Masks, prunable
+from granet_lab.sparsity.pruning import Pruning, prune, prune_to
+from granet_lab.sparsity.regeneration import regenerate
 from granet_lab.sparsity.regrowths import regrowth
-from granet_lab.sparsity.surgery import Pruning, prune, prune_to, regenerate
 
 __all__ = [
     "Context",

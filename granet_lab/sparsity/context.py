@@ -146,21 +146,21 @@ class Context:
 
     def _gradient(self, inputs: Tensor, targets: Tensor) -> Weights:
         loss, weights = self._loss(inputs, targets)
-        return _derivative(loss, weights)
+        return gradients_of(loss, weights)
 
     def _hessian_products(self, vector: Weights) -> Iterator[Weights]:
         for batch in self._needed():
             # The fused attention kernels cannot be differentiated twice.
             with self.running(train=True), sdpa_kernel(SDPBackend.MATH):
                 loss, weights = self._loss(*batch)
-                gradients = _derivative(loss, weights, create_graph=True)
+                gradients = gradients_of(loss, weights, create_graph=True)
                 product = sum((gradients[name] * vector[name]).sum() for name in vector)
-                found = _derivative(product, weights)
+                found = gradients_of(product, weights)
             yield found
 
 
-def _derivative(value: Tensor, by: Weights, create_graph: bool = False) -> Weights:
-    """d value / d each tensor; zero where it does not depend on one."""
+def gradients_of(value: Tensor, by: Weights, create_graph: bool = False) -> Weights:
+    """d value / d each tensor, by name; zero where it does not depend on one."""
     if not value.requires_grad:
         return {name: torch.zeros_like(tensor) for name, tensor in by.items()}
     found = torch.autograd.grad(

@@ -9,7 +9,7 @@ Notation: w a weight, L the mean loss of the context's batches, g = dL/dw, H = d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from torch import Tensor
 from granet_lab import checks
 from granet_lab.randomness import child
 from granet_lab.registry import Registry
-from granet_lab.sparsity.context import Context
+from granet_lab.sparsity.context import Context, gradients_of
+from granet_lab.sparsity.flow import synaptic_flow
 
 Scores = dict[str, Tensor]
 Criterion = Callable[[Context], Scores]
@@ -68,8 +69,9 @@ def lamp(context: Context) -> Scores:
 
 def _lamp(weight: Tensor) -> Tensor:
     """The scores of one layer; zero for weights that are."""
-    squares = weight.flatten().double() ** 2
-    order = squares.argsort(stable=True)
+    sizes = weight.abs().flatten()
+    order = sizes.argsort(stable=True)
+    squares = sizes.double() ** 2
     sums = squares[order].flip(0).cumsum(0).flip(0)
     sums = torch.empty_like(sums).scatter_(0, order, sums)
     scores = squares / sums.clamp_min(torch.finfo(sums.dtype).tiny)
@@ -131,38 +133,27 @@ def synflow(context: Context) -> Scores:
     """|w| dR/d|w|, R the sum of the outputs for an input of ones with every |w| for w.
 
     Tanaka et al. 2020, equation 3 and algorithm 1. The data's values are not looked at, only
-    their shape. Takes place in double precision and evaluation mode, BatchNorm's statistics with
-    absolute values like the weights, as in the authors' code.
+    their shape. A weight on no path to an output scores zero. See
+    :func:`~granet_lab.sparsity.flow.synaptic_flow`.
     """
-    flow, weights = _synaptic_flow(context)
-    found = torch.autograd.grad(flow, list(weights.values()), materialize_grads=True)
-    return {
-        name: (weight * g).detach()
-        for (name, weight), g in zip(weights.items(), found, strict=True)
-    }
+    flow, weights = synaptic_flow(context)
+    found = gradients_of(flow, weights)
+    return {name: (weight * found[name]).detach() for name, weight in weights.items()}
 
 
-def _synaptic_flow(context: Context) -> tuple[Tensor, Scores]:
-    """R, and the absolute weights that it depends on, inactive ones zero."""
-    if not context.batches:
-        raise ValueError("synflow needs the inputs' shape: pass Context(batches=[...])")
-
-    def positive(tensor: Tensor) -> Tensor:
-        return tensor.detach().double().abs() if tensor.is_floating_point() else tensor
-
-    model = context.model
-    parameters = {name: positive(p) for name, p in model.named_parameters()}
-    buffers = {name: positive(b) for name, b in model.named_buffers()}
-    weights = {n: (parameters[n] * m).requires_grad_() for n, m in context.masks.items()}
-    ones = torch.ones_like(context.batches[0][0][:1], dtype=torch.float64)
-    with context.running(train=False):
-        outputs = context.call(parameters | weights, buffers, ones)
-    while not isinstance(outputs, Tensor):  # a recurrent network returns its state, too
-        outputs = outputs[0]
-    flow = outputs.sum()
-    if not 0 < flow < torch.inf:
-        raise ValueError(f"synflow needs a path of active weights, but its flow is {flow:g}")
-    return flow, weights
+def checked(
+    scores: dict[str, Tensor], ranked: Mapping[str, Tensor], name: str
+) -> dict[str, Tensor]:
+    """The scores, if there is one for every weight and none that is ranked is NaN."""
+    if not isinstance(scores, Mapping):
+        raise ValueError(f"{name!r} gives no dict of scores but {type(scores).__name__}")
+    for layer, mask in ranked.items():
+        score = scores.get(layer)
+        if not isinstance(score, Tensor) or score.shape != mask.shape or score.dtype == torch.bool:
+            raise ValueError(f"{name!r} gives no score of shape {tuple(mask.shape)} for {layer}")
+        if (score.isnan() & mask).any():
+            raise ValueError(f"{name!r} scores {layer} with NaN")
+    return scores
 
 
 def uniform_noise(context: Context, purpose: str) -> Scores:

@@ -10,7 +10,7 @@ from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.masks import Masks
-from granet_lab.sparsity.surgery import prune_to
+from granet_lab.sparsity.pruning import prune_to
 
 METHODS: Registry = Registry("method")
 method = METHODS.register

@@ -11,6 +11,9 @@ from granet_lab.sparsity.criteria import Criterion, uniform_noise
 
 REGROWTHS: Registry[Criterion] = Registry("regrowth")
 
+# Over what the connections that come back are chosen.
+REGROW_SCOPES = ("layer", "global")
+
 # Of the momentum that regrowth looks at: SGD's usual one.
 _MOMENTUM = 0.9
 

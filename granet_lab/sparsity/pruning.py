@@ -1,4 +1,4 @@
-"""Prune, and regenerate what was pruned: masks in, masks out; the network stays as it is."""
+"""Pruning: which of the active weights stay; masks in, masks out, the network as it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from granet_lab import checks
@@ -14,14 +13,11 @@ from granet_lab.sparsity import granularity as units
 from granet_lab.sparsity import naming
 from granet_lab.sparsity.allocation import SCHEMES, active_counts
 from granet_lab.sparsity.context import Context
-from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.criteria import CRITERIA, checked
 from granet_lab.sparsity.masks import Masks
 from granet_lab.sparsity.naming import Layers
-from granet_lab.sparsity.regrowths import REGROWTHS
+from granet_lab.sparsity.regrowths import REGROW_SCOPES, REGROWTHS
 from granet_lab.sparsity.selection import apportion, top_k_across
-
-# Over what regrown connections are chosen.
-REGROW_SCOPES = ("layer", "global")
 
 
 class EmptyLayerWarning(UserWarning):
@@ -89,7 +85,7 @@ def prune(context: Context, pruning: Pruning) -> Masks:
     Exactly ``round(rate * active)`` weights of the layers that take part go, whatever the scope
     and however many scores tie; whole filters as many as come closest to that, in each layer if
     the scope is not global; and of an N:M pattern what it says. ``pruning.regrow`` is not carried
-    out: see :func:`regenerate`. A layer that is left empty is reported in a warning.
+    out: see ``regenerate``. A layer that is left empty is reported in a warning.
 
     Raises:
         ValueError: the network has no such layer, or scores that cannot be ranked.
@@ -149,82 +145,6 @@ def prune_to(
     return pruned
 
 
-def regenerate(
-    context: Context,
-    before: Masks,
-    after: Masks,
-    regrow: str | None,
-    granularity: str = units.WEIGHT,
-    scope: str = "layer",
-) -> Masks:
-    """The masks after as many connections come back as were removed, layer by layer.
-
-    Every position that is inactive in ``after`` may come back, those just dropped included, as in
-    the official GraNet code: on a network that was dense there are no others, and every one
-    returns. Scores are taken on the context's model as it stands, so on weights that are not yet
-    zeroed, as RigL and GraNet take the gradient. Apply ``after`` to the model
-    (:meth:`Masks.apply_`) to make the returning weights start at zero.
-
-    Args:
-        context: the network, with batches if ``regrow`` needs a gradient.
-        before: the masks before pruning.
-        after: the masks after pruning.
-        regrow: a regrowth's name; None returns ``after``.
-        granularity: "weight"; or "filter": of the filters without an active weight, as many as
-            were emptied come back whole, those with the highest sums of scores.
-        scope: "layer", or "global": as many as all layers lost, wherever they score highest.
-
-    Raises:
-        ValueError: an unknown name, or ``after`` has more active weights somewhere.
-    """
-    checks.choice("regrow_scope", scope, REGROW_SCOPES)
-    if regrow is None:
-        return after
-    score = REGROWTHS[regrow]
-    if units.check(granularity) not in (units.WEIGHT, units.FILTER):
-        raise ValueError(f"cannot regrow with granularity {granularity}: choose weight or filter")
-    before, after = before.check(context.model), after.check(context.model)
-    left = after.counts()
-    for name, count in before.counts().items():
-        if count < left[name]:
-            raise ValueError(
-                f"{name} has {left[name] - count} more active weights after pruning than before"
-            )
-    inactive = Masks({name: ~mask for name, mask in after.items()})
-    scores = _checked(score(context), inactive, regrow)
-    if granularity == units.FILTER:
-        grown = _grow_filters(scores, before, after, scope)
-    else:
-        grown = _grow(scores, inactive, _lost(before, after), scope)
-    return Masks({name: mask | grown[name] for name, mask in after.items()})
-
-
-def _lost(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
-    return {n: int(m.count_nonzero() - after[n].count_nonzero()) for n, m in before.items()}
-
-
-def _grow(
-    scores: Mapping[str, Tensor],
-    free: Mapping[str, Tensor],
-    lost: Mapping[str, int],
-    scope: str,
-) -> dict[str, Tensor]:
-    """The free positions that come back."""
-    if scope == "global":
-        return top_k_across(scores, free, sum(lost.values()))
-    return {n: top_k_across({n: scores[n]}, {n: mask}, lost[n])[n] for n, mask in free.items()}
-
-
-def _grow_filters(
-    scores: Mapping[str, Tensor], before: Masks, after: Masks, scope: str
-) -> dict[str, Tensor]:
-    """The weights of the empty filters that come back."""
-    alive = [{name: n > 0 for name, n in units.filters(m).items()} for m in (before, after)]
-    empty = {name: ~found for name, found in alive[1].items()}
-    grown = _grow(units.filters(scores), empty, _lost(*alive), scope)
-    return {name: units.of_filters(grown[name], mask.shape) for name, mask in after.items()}
-
-
 def _keep(
     context: Context,
     part: list[str],
@@ -242,7 +162,7 @@ def _keep(
     rounds = getattr(CRITERIA[criterion], "rounds", 1) if units.pattern(granularity) is None else 1
     for target in _targets(sum(active.values()), keep, rounds):
         among = {name: context.masks[name] for name in part}
-        scores = _checked(CRITERIA[criterion](context), Masks(among), criterion)
+        scores = checked(CRITERIA[criterion](context), among, criterion)
         if scope == "global":
             kept = _best(scores, among, target, granularity)
         else:
@@ -274,19 +194,6 @@ def _targets(active: int, keep: int, rounds: int) -> list[int]:
     """How many weights are left after each round: by the same factor fewer each time."""
     factor = max(keep, 1) / max(active, 1)
     return [*(round(active * factor ** (i / rounds)) for i in range(1, rounds)), keep]
-
-
-def _checked(scores: dict[str, Tensor], ranked: Masks, name: str) -> dict[str, Tensor]:
-    """The scores, if there is one for every weight and none that is ranked is NaN."""
-    if not isinstance(scores, Mapping):
-        raise ValueError(f"{name!r} gives no dict of scores but {type(scores).__name__}")
-    for layer, mask in ranked.items():
-        score = scores.get(layer)
-        if not isinstance(score, Tensor) or score.shape != mask.shape or score.dtype == torch.bool:
-            raise ValueError(f"{name!r} gives no score of shape {tuple(mask.shape)} for {layer}")
-        if (score.isnan() & mask).any():
-            raise ValueError(f"{name!r} scores {layer} with NaN")
-    return scores
 
 
 def empty_note(layers: list[str]) -> str:

@@ -1,0 +1,91 @@
+"""Regeneration: which connections come back after pruning; masks in, masks out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from granet_lab import checks
+from granet_lab.sparsity import granularity as units
+from granet_lab.sparsity.context import Context
+from granet_lab.sparsity.criteria import checked
+from granet_lab.sparsity.masks import Masks
+from granet_lab.sparsity.regrowths import REGROW_SCOPES, REGROWTHS
+from granet_lab.sparsity.selection import top_k_across
+
+
+def regenerate(
+    context: Context,
+    before: Masks,
+    after: Masks,
+    regrow: str | None,
+    granularity: str = units.WEIGHT,
+    scope: str = "layer",
+) -> Masks:
+    """The masks after as many connections come back as were removed, layer by layer.
+
+    Every position that is inactive in ``after`` may come back, those just dropped included, as in
+    the official GraNet code: on a network that was dense there are no others, and every one
+    returns. Scores are taken on the context's model as it stands, so on weights that are not yet
+    zeroed, as RigL and GraNet take the gradient. Apply ``after`` to the model
+    (:meth:`Masks.apply_`) to make the returning weights start at zero.
+
+    Args:
+        context: the network, with batches if ``regrow`` needs a gradient.
+        before: the masks before pruning.
+        after: the masks after pruning.
+        regrow: a regrowth's name; None returns ``after``.
+        granularity: "weight"; or "filter": of the filters without an active weight, as many as
+            were emptied come back whole, those with the highest sums of scores.
+        scope: "layer", or "global": as many as all layers lost, wherever they score highest.
+
+    Raises:
+        ValueError: an unknown name, or ``after`` has more active weights somewhere.
+    """
+    checks.choice("regrow_scope", scope, REGROW_SCOPES)
+    if regrow is None:
+        return after
+    score = REGROWTHS[regrow]
+    if units.check(granularity) not in (units.WEIGHT, units.FILTER):
+        raise ValueError(f"cannot regrow with granularity {granularity}: choose weight or filter")
+    before, after = before.check(context.model), after.check(context.model)
+    left = after.counts()
+    for name, count in before.counts().items():
+        if count < left[name]:
+            raise ValueError(
+                f"{name} has {left[name] - count} more active weights after pruning than before"
+            )
+    inactive = Masks({name: ~mask for name, mask in after.items()})
+    scores = checked(score(context), inactive, regrow)
+    if granularity == units.FILTER:
+        grown = _grow_filters(scores, before, after, scope)
+    else:
+        grown = _grow(scores, inactive, _lost(before, after), scope)
+    return Masks({name: mask | grown[name] for name, mask in after.items()})
+
+
+def _lost(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
+    return {n: int(m.count_nonzero() - after[n].count_nonzero()) for n, m in before.items()}
+
+
+def _grow(
+    scores: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    lost: Mapping[str, int],
+    scope: str,
+) -> dict[str, Tensor]:
+    """The free positions that come back."""
+    if scope == "global":
+        return top_k_across(scores, free, sum(lost.values()))
+    return {n: top_k_across({n: scores[n]}, {n: mask}, lost[n])[n] for n, mask in free.items()}
+
+
+def _grow_filters(
+    scores: Mapping[str, Tensor], before: Masks, after: Masks, scope: str
+) -> dict[str, Tensor]:
+    """The weights of the empty filters that come back."""
+    alive = [{name: n > 0 for name, n in units.filters(m).items()} for m in (before, after)]
+    empty = {name: ~found for name, found in alive[1].items()}
+    grown = _grow(units.filters(scores), empty, _lost(*alive), scope)
+    return {name: units.of_filters(grown[name], mask.shape) for name, mask in after.items()}
