@@ -1,6 +1,6 @@
 """Pruning for any ``nn.Module``: no dataset, no file, no experiment."""
 
-from granet_lab.sparsity import methods
+from granet_lab.sparsity import analysis, batchnorm, cost, exchange, methods
 from granet_lab.sparsity.allocation import allocate
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.criteria import criterion
@@ -14,7 +14,11 @@ __all__ = [
     "Masks",
     "Pruning",
     "allocate",
+    "analysis",
+    "batchnorm",
+    "cost",
     "criterion",
+    "exchange",
     "methods",
     "prunable",
     "prune",

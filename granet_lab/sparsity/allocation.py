@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from granet_lab import checks
 from granet_lab.registry import Registry
+from granet_lab.sparsity.naming import NONE, Layers, choose
 from granet_lab.sparsity.selection import apportion
 
 Shape = Sequence[int]
@@ -61,13 +62,16 @@ def active_counts(
     return apportion(total, shares, sizes if capacity is None else capacity)
 
 
-def allocate(shapes: Mapping[str, Shape], sparsity: float, scheme: str) -> dict[str, float]:
+def allocate(
+    shapes: Mapping[str, Shape], sparsity: float, scheme: str, dense: Layers = NONE
+) -> dict[str, float]:
     """The sparsity of each layer under an allocation scheme.
 
     Args:
         shapes: the layers' weight shapes, (out, in, ...), by name.
         sparsity: of the whole network, in [0, 1].
         scheme: "uniform", "er" or "erk".
+        dense: layers that stay whole, see ``naming.choose``; the others make up for them.
 
     Returns:
         Sparsity by layer name. Each is a whole number of weights, and the total is
@@ -75,12 +79,19 @@ def allocate(shapes: Mapping[str, Shape], sparsity: float, scheme: str) -> dict[
         layer more weights than it has.
 
     Raises:
-        ValueError: sparsity outside [0, 1], an unknown scheme, or no layers.
+        ValueError: sparsity outside [0, 1], an unknown scheme or layer, no layers, or more has to
+            go than the layers that are not dense have.
     """
     sparsity = checks.fraction("sparsity", sparsity)
     if not shapes:
         raise ValueError("there are no layers to allocate sparsity to")
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    total = sum(sizes.values())
-    counts = active_counts(shapes, total - round(sparsity * total), scheme)
-    return {name: 1 - counts[name] / sizes[name] for name in shapes}
+    part = choose(list(shapes), dense=dense)
+    room, remove = sum(sizes[name] for name in part), round(sparsity * sum(sizes.values()))
+    if remove > room:
+        raise ValueError(
+            f"cannot allocate sparsity {sparsity:g}: {remove} weights have to go, "
+            f"the layers that are not left dense have {room}"
+        )
+    counts = active_counts({name: shapes[name] for name in part}, room - remove, scheme)
+    return {name: 1 - counts.get(name, size) / size for name, size in sizes.items()}

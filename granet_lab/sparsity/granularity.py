@@ -117,6 +117,6 @@ def best_of_each(scores: Tensor, among: Tensor, n: int, m: int) -> Tensor:
     ranked = scores.double().masked_fill(~among, -torch.inf).movedim(1, -1)
     ranked = torch.nn.functional.pad(ranked, (0, padded - inputs), value=-torch.inf)
     groups = ranked.reshape(*ranked.shape[:-1], -1, m)
-    place = groups.argsort(-1, descending=True, stable=True).argsort(-1)
+    place = groups.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     chosen = (place < n).reshape(ranked.shape)[..., :inputs].movedim(-1, 1)
     return chosen & among

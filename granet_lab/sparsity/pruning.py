@@ -34,8 +34,9 @@ class Pruning:
         scope: over what weights are ranked. "global": all layers together; "uniform": each layer
             loses the same fraction; "er", "erk": each layer keeps what that allocation gives it.
         granularity: what is removed as one: "weight"; "filter", a slice along the first dimension
-            (all that a filter or neuron reads), by the sum of its weights' scores; or "N:M",
-            which keeps the best N of every M neighbours along the input dimension.
+            (all that a filter or neuron reads), by the sum of its weights' scores, for magnitude
+            its L1 norm (``dense="last"`` spares the classes); or "N:M", which keeps the best N of
+            every M neighbours along the input dimension.
         regrow: how as many connections are chosen to come back afterwards: None (none do),
             "gradient", "random", "momentum", or one of your own.
         regrow_scope: "layer": each layer gets back as many as it lost; "global": as many as all
