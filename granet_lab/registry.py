@@ -16,10 +16,15 @@ class Registry(Generic[T]):
     An unknown name raises a ``ValueError`` that lists the known ones. Registering a second
     function under a taken name is refused, except from the module that took it: a notebook cell
     may be run twice.
+
+    Args:
+        kind: what they are, for messages.
+        attributes: what every function has as an attribute, at this value if it sets none.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, **attributes: Any) -> None:
         self.kind = kind
+        self._attributes = attributes
         self._entries: dict[str, T] = {}
 
     def register(self, entry: T) -> T:
@@ -28,6 +33,9 @@ class Registry(Generic[T]):
         taken = self._entries.get(name)
         if taken is not None and taken.__module__ != entry.__module__:
             raise ValueError(f"{self.kind} {name!r} is already defined in {taken.__module__}")
+        for attribute, usual in self._attributes.items():
+            if not hasattr(entry, attribute):
+                setattr(entry, attribute, usual)
         self._entries[name] = entry
         return entry
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from granet_lab.experiments import execution, files, progress
 from granet_lab.experiments.identity import identity
-from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.pools import OwnProcesses
 from granet_lab.experiments.progress import Stopped
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.trials import Trial
 
 logger = logging.getLogger(__name__)
 

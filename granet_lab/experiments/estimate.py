@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.results import Results
+from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipes import Recipe
 
 

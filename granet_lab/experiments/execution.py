@@ -17,10 +17,11 @@ from tqdm import tqdm
 from granet_lab.experiments import files, progress
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
-from granet_lab.experiments.plasticity import Trial, measure_trial
+from granet_lab.experiments.plasticity import measure_trial
 from granet_lab.experiments.pools import Lent, Pool, ThisProcess
 from granet_lab.experiments.progress import Stopped, telling
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.trials import Trial
 from granet_lab.registry import Registry
 from granet_lab.sparsity import criteria, regrowths
 from granet_lab.training import data, models

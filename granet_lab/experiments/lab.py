@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -16,49 +15,16 @@ from granet_lab.experiments.background import Job
 from granet_lab.experiments.environment import default_device, usable_device
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import identity, restore
-from granet_lab.experiments.plasticity import Trial, sparsities, trial_columns
+from granet_lab.experiments.plasticity import sparsities
 from granet_lab.experiments.pools import OwnProcesses
 from granet_lab.experiments.progress import telling
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tables import with_none
+from granet_lab.experiments.tidy import tidy, trial_columns
+from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
-
-# The tidy table, a row per trial.
-COLUMNS = [
-    "dataset",
-    "model",
-    "seed",
-    "method",
-    "pretrained_sparsity",
-    "epoch",
-    "rate",
-    "criterion",
-    "scope",
-    "granularity",
-    "regrow",
-    "lr_mode",
-    "recovery_epochs",
-    "lr",
-    "sparsity",
-    "sparsity_after",
-    "acc_before",
-    "acc_pruned",
-    "acc_after",
-    "acc_trunk",
-    "acc_final_unpruned",
-    "plasticity",
-    "final_gap",
-    "seconds",
-    "device",
-    "epochs",
-    "milestones",
-    "status",
-    "note",
-    "run",
-    "trial",
-]
 
 
 class Lab:
@@ -191,11 +157,11 @@ class Lab:
             found = execution.result(self.path, trial)
             names = {"run": self.run(trial.recipe).path.name, "trial": identity(trial)}
             if found is not None:
-                rows.append(found["row"] | names)
+                rows.append(trial_columns(trial) | found["row"] | names)
             elif trial in failed:
                 broken = {"status": "failed", "note": failed[trial]}
                 rows.append(trial_columns(trial) | broken | names)
-        return _frame(rows)
+        return tidy(rows)
 
     def curves(self, trials: Sequence[Trial]) -> pd.DataFrame:
         """The recovery curves of those among ``trials`` that are measured.
@@ -276,15 +242,6 @@ class Lab:
             except ValueError as error:
                 logger.warning("%s is left out: %s", path.parent, error)
         return found
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as the tidy table; None in ``regrow`` stays None, missing numbers become NaN."""
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    numbers = ["sparsity", "sparsity_after", "plasticity", "final_gap", "seconds"]
-    numbers += [name for name in COLUMNS if name.startswith("acc_")]
-    table[numbers] = table[numbers].astype(float)
-    return with_none(table)
 
 
 def _warn(table: pd.DataFrame) -> None:

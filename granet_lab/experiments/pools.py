@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from granet_lab import checks
-from granet_lab.experiments.plasticity import Trial
+from granet_lab.experiments.trials import Trial
 
 
 class Pool(Protocol):

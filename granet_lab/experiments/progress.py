@@ -20,8 +20,8 @@ import psutil
 
 from granet_lab.experiments import files
 from granet_lab.experiments.identity import describe, identity
-from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipes import Recipe
 
 # Of a training; that of a trial has the trial's hash.

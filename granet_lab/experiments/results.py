@@ -10,8 +10,8 @@ from typing import Any
 from granet_lab.experiments import files
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import identity
-from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipes import Recipe
 
 # Nanoseconds.

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from granet_lab.experiments.plasticity import Trial
+from granet_lab.experiments.trials import Trial
 from granet_lab.sparsity import methods
 from granet_lab.sparsity.methods import SparseTraining
 from granet_lab.training.recipes import RECIPES, Recipe

@@ -7,7 +7,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from granet_lab.explorer.setting import FIELDS, Setting, method_label
+from granet_lab.explorer.setting import FIELDS, Setting, fitting, method_label, settled
+from granet_lab.sparsity.naming import EVERY
 
 _TITLES = {
     "rate": "Rate",
@@ -15,8 +16,12 @@ _TITLES = {
     "scope": "Scope",
     "granularity": "Granularity",
     "regrow": "Regeneration",
+    "regrow_scope": "Regenerated over",
+    "layers": "Layers",
+    "dense": "Left dense",
     "lr": "Learning rate",
     "recovery_epochs": "Recovery epochs",
+    "reestimate_batchnorm": "BatchNorm",
     "method": "Trained before",
 }
 _HINTS = {
@@ -25,8 +30,12 @@ _HINTS = {
     "scope": "Over what the weights are ranked",
     "granularity": "What is pruned as one",
     "regrow": "How as many connections are chosen to come back",
+    "regrow_scope": "Each layer gets back what it lost, or all layers together do",
+    "layers": "Which layers are pruned",
+    "dense": "Which layers are left as they are",
     "lr": "After pruning: frozen where it was, or the remaining schedule to the end of the run",
     "recovery_epochs": "Epochs of training after pruning, for the frozen learning rate",
+    "reestimate_batchnorm": "Whether BatchNorm's statistics are measured anew after pruning",
     "method": "How the network was trained before: dense, or sparse from initialisation",
 }
 
@@ -49,6 +58,7 @@ class SettingControls:
         colour: str,
     ) -> None:
         self._offered = offered
+        self._fitting = False
         self._fixed = {field: start[field] for field in FIELDS if len(offered[field]) == 1}
         self.fields = {
             field: _dropdown(field, offered[field], start[field], name)
@@ -63,18 +73,38 @@ class SettingControls:
     @property
     def setting(self) -> Setting:
         """What is chosen."""
-        chosen = {field: self._offered[field][c.index] for field, c in self.fields.items()}
-        return Setting.of({**self._fixed, **chosen})
+        return Setting.of(self._values())
 
     def observe(self, changed: Callable[[], None]) -> None:
         """Call a function after every change."""
+
+        def moved(_: Any) -> None:
+            if not self._fitting:
+                self._fit()
+                changed()
+
         for control in self.fields.values():
-            control.observe(lambda _: changed(), "index")
+            control.observe(moved, "index")
 
     def enable(self) -> None:
-        """Recovery epochs are a choice only where the learning rate is frozen."""
-        if "recovery_epochs" in self.fields:
-            self.fields["recovery_epochs"].disabled = self.setting.lr != "frozen"
+        """Only what is a choice beside the others can be moved."""
+        no_choice = settled(self._values())
+        for field, control in self.fields.items():
+            control.disabled = field in no_choice
+
+    def _values(self) -> dict[str, Any]:
+        chosen = {field: self._offered[field][c.index] for field, c in self.fields.items()}
+        return {**self._fixed, **chosen}
+
+    def _fit(self) -> None:
+        """Show the values that the one just chosen settles."""
+        self._fitting = True
+        try:
+            for field, value in fitting(self._values()).items():
+                if field in self.fields:
+                    self.fields[field].index = self._offered[field].index(value)
+        finally:
+            self._fitting = False
 
 
 class SeedControls:
@@ -151,8 +181,12 @@ def _dropdown(field: str, values: Sequence[Any], start: Any, name: str) -> widge
 def _text(field: str, value: Any) -> str:
     if field == "method":
         return method_label(value)
-    if field == "regrow":
+    if field in ("regrow", "dense"):
         return value or "none"
+    if field == "layers":
+        return "all" if value == EVERY else value
+    if field == "reestimate_batchnorm":
+        return "re-estimated" if value else "as trained"
     return str(value)  # exactly: two values of one name could not be told apart
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from granet_lab.experiments.lab import Lab
-from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.results import Results
 from granet_lab.experiments.spelling import trials_code
+from granet_lab.experiments.trials import Trial
 from granet_lab.explorer import setting as settings
 from granet_lab.explorer import words
 from granet_lab.explorer.board import Board
@@ -71,7 +71,8 @@ class Explorer:
         self._lookup = Lookup(lab.path, recipe, self._results)
         offered = settings.choices(recipe, kin, self._results, values)
         start = settings.first(recipe, values)
-        other = {**start, "regrow": "gradient" if start["regrow"] is None else None}
+        regrow = "gradient" if start["regrow"] is None else None
+        other = settings.fitting({**start, "regrow": regrow})
         epoch = values.get("epoch", [recipe.epochs // 2])[0]
         first = Setting.of(start).trial(recipe, epoch, recipe.seed)
         seeds = settings.first_seeds(recipe, self._results, values)
@@ -284,9 +285,9 @@ def explore(lab: Lab, recipe: Recipe, **values: Any) -> Explorer:
         lab: where the trials are kept.
         recipe: what is trained; its seed and method can be chosen in the widget.
         values: where the controls start, by the names that :func:`granet_lab.grid` takes:
-            ``epoch``, ``seed``, ``rate``, ``criterion``, ``scope``, ``granularity``, ``regrow``,
-            ``lr`` ("frozen" or "remaining"), ``recovery_epochs``, ``method``. Several values are
-            all offered, and the first one is chosen; all of several seeds are.
+            ``epoch``, ``seed``, ``method``, ``lr`` ("frozen" or "remaining"), ``recovery_epochs``,
+            ``reestimate_batchnorm``, and those of :class:`Pruning`. Several values are all
+            offered, and the first one is chosen; all of several seeds are.
 
     Returns:
         What a notebook shows when it is the value of a cell. Its ``trials``, ``table`` and

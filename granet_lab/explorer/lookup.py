@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from granet_lab.experiments import estimate, progress
-from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.results import Results
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.trials import Trial
 from granet_lab.explorer.setting import Setting
 from granet_lab.figures.statistics import interval
 from granet_lab.training.recipes import Recipe

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from granet_lab.experiments import pools
 from granet_lab.experiments.background import Job
 from granet_lab.experiments.lab import Lab
-from granet_lab.experiments.plasticity import Trial
 from granet_lab.experiments.pools import OwnProcesses
+from granet_lab.experiments.trials import Trial
 
 # Seconds until the first processes have loaded everything, on two cores.
 _START = 4.0

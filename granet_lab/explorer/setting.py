@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from granet_lab import checks
-from granet_lab.experiments.plasticity import CONTINUATIONS, Trial, grid
 from granet_lab.experiments.results import Results
-from granet_lab.sparsity import Pruning, methods
+from granet_lab.experiments.trials import CONTINUATIONS, Trial, grid
+from granet_lab.sparsity import Pruning, granularity, methods, naming
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import SparseTraining
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.sparsity.surgery import GRANULARITIES
 from granet_lab.training.recipes import Recipe
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+GRANULARITIES = (granularity.WEIGHT, granularity.FILTER, "2:4")
 
 _PRUNING = tuple(field.name for field in dataclasses.fields(Pruning))
 # What may be chosen, in the order of the controls.
-FIELDS = (*_PRUNING, "lr", "recovery_epochs", "method")
+FIELDS = (*_PRUNING, "lr", "recovery_epochs", "reestimate_batchnorm", "method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +36,29 @@ class Setting:
         lr: the continuation, "frozen" or "remaining".
         recovery_epochs: of the frozen continuation; None is the default of :class:`Trial`.
         method: how the network was trained before.
+        reestimate_batchnorm: whether BatchNorm's statistics are measured anew after pruning.
     """
 
     pruning: Pruning
     lr: str
     recovery_epochs: int | None
     method: SparseTraining
+    reestimate_batchnorm: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Setting:
-        """From a value for each of ``FIELDS``.
+        """From a value for each of ``FIELDS``, made :func:`fitting`.
 
         Raises:
             ValueError: a value outside its range, or an unknown name.
         """
+        values = fitting(values)
         checks.choice("continuation", values["lr"], CONTINUATIONS)
         return cls(
             pruning=Pruning(**{name: values[name] for name in _PRUNING}),
             lr=values["lr"],
             recovery_epochs=values["recovery_epochs"],
+            reestimate_batchnorm=values["reestimate_batchnorm"],
             method=values["method"],
         )
 
@@ -70,6 +74,7 @@ class Setting:
             pruning=self.pruning,
             recovery_epochs=self.recovery_epochs if self.lr == "frozen" else None,
             lr=self.lr,
+            reestimate_batchnorm=self.reestimate_batchnorm,
         )
 
     @property
@@ -84,18 +89,48 @@ class Setting:
         return re.sub(r"[^a-z0-9.]+", "-", short).strip("-")
 
     def __str__(self) -> str:
-        regrow = self.pruning.regrow or "no"
         training = "frozen learning rate" if self.lr == "frozen" else "remaining schedule"
         if self.lr == "frozen" and self.recovery_epochs is not None:
             training += f" for {self.recovery_epochs} epoch{'s' * (self.recovery_epochs != 1)}"
-        parts = [
-            f"rate {self.pruning.rate}",
-            f"{self.pruning.criterion}, {self.pruning.scope}",
-            f"{regrow} regeneration",
-            training,
-            method_label(self.method),
-        ]
-        return " · ".join(parts)
+        if self.reestimate_batchnorm:
+            training += ", BatchNorm re-estimated"
+        return " · ".join([*_pruning_parts(self.pruning), training, method_label(self.method)])
+
+
+def _pruning_parts(pruning: Pruning) -> list[str]:
+    """A pruning in words; what is as usual is left out, but for what everybody asks."""
+    where = "" if pruning.layers == naming.EVERY else f" of {pruning.layers}"
+    spared = f" but {pruning.dense}" if pruning.dense else ""
+    unit = "" if pruning.granularity == granularity.WEIGHT else f", {pruning.granularity}"
+    across = " across layers" if pruning.regrow_scope == "global" else ""
+    return [
+        f"rate {pruning.rate}{where}{spared}",
+        f"{pruning.criterion}, {pruning.scope}{unit}",
+        f"{pruning.regrow or 'no'} regeneration{across}",
+    ]
+
+
+def fitting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of ``FIELDS`` that go together.
+
+    A pattern N:M settles the rate and the scope and leaves no room to regrow; without regrowth
+    there is nothing to share out among the layers.
+    """
+    fitted = dict(values)
+    pattern = granularity.pattern(fitted["granularity"])
+    if pattern is not None:
+        fitted |= {"rate": 1 - pattern[0] / pattern[1], "scope": "uniform", "regrow": None}
+    if fitted["regrow"] is None:
+        fitted["regrow_scope"] = "layer"
+    return fitted
+
+
+def settled(values: Mapping[str, Any]) -> set[str]:
+    """The fields that are no choice beside the others."""
+    found = {"regrow_scope"} if values["regrow"] is None else set()
+    if granularity.pattern(values["granularity"]) is not None:
+        found |= {"rate", "scope", "regrow"}
+    return found | ({"recovery_epochs"} if values["lr"] != "frozen" else set())
 
 
 def method_label(method: SparseTraining) -> str:
@@ -127,14 +162,20 @@ def asked(recipe: Recipe, values: Mapping[str, Any]) -> dict[str, list[Any]]:
     Raises:
         ValueError: an unknown name, no value, or one that a trial refuses.
     """
+    plain = first(recipe, {}) | {"rate": 0, "epoch": 0}
     found = {}
     for name, value in values.items():
         checks.choice("field", name, [*FIELDS, "seed", "epoch"])
-        wanted = several(value)
-        for word in wanted if name == "lr" else ():
-            checks.choice("continuation", word, CONTINUATIONS)
-        trials = grid(recipe, **{"epoch": 0, "rate": 0, name: wanted})
-        found[name] = list(dict.fromkeys(_kept(trial, name) for trial in trials))
+        # A place for what comes back is a question only where something does.
+        usual = plain | ({"regrow": "gradient"} if name == "regrow_scope" else {})
+        kept = []
+        for word in several(value):
+            if name == "lr":
+                checks.choice("continuation", word, CONTINUATIONS)
+            kept += [_kept(trial, name) for trial in grid(recipe, **fitting(usual | {name: word}))]
+        if not kept:
+            raise ValueError(f"{name} needs at least one value")
+        found[name] = list(dict.fromkeys(kept))
     return found
 
 
@@ -155,10 +196,17 @@ def choices(
         "rate": [*RATES, *(row["rate"] for row in rows)],
         "criterion": list(CRITERIA),
         "scope": ["global", *SCHEMES],
-        "granularity": list(GRANULARITIES),
+        "granularity": [*GRANULARITIES, *(row["granularity"] for row in rows)],
         "regrow": [None, *REGROWTHS],
+        "regrow_scope": ["layer", *(row.get("regrow_scope", "layer") for row in rows)],
+        "layers": [naming.EVERY, *(row.get("layers", naming.EVERY) for row in rows)],
+        "dense": [naming.NONE, *(row.get("dense", naming.NONE) for row in rows)],
         "lr": list(CONTINUATIONS),
         "recovery_epochs": [first(recipe, {})["recovery_epochs"], *frozen],
+        "reestimate_batchnorm": [
+            False,
+            *(row.get("reestimate_batchnorm", False) for row in rows),
+        ],
         "method": [
             recipe.method,
             methods.dense(),
@@ -168,6 +216,8 @@ def choices(
         "seed": [*range(3), *(other.seed for other in kin)],
     }
     offered = {name: [*values, *given.get(name, [])] for name, values in usual.items()}
+    patterns = [granularity.pattern(name) for name in offered["granularity"]]
+    offered["rate"] += [1 - pattern[0] / pattern[1] for pattern in patterns if pattern]
     for name in ("rate", "recovery_epochs", "seed"):
         offered[name] = sorted(set(offered[name]))
     offered["method"].sort(key=lambda method: (method.initial_sparsity, method_label(method)))
@@ -180,13 +230,17 @@ def first(recipe: Recipe, given: Mapping[str, list[Any]]) -> dict[str, Any]:
         "rate": 0.9,
         "criterion": "magnitude",
         "scope": "global",
-        "granularity": "weight",
+        "granularity": granularity.WEIGHT,
         "regrow": None,
+        "regrow_scope": "layer",
+        "layers": naming.EVERY,
+        "dense": naming.NONE,
         "lr": "frozen",
         "recovery_epochs": grid(recipe, epoch=0, rate=0)[0].recovery_epochs,
+        "reestimate_batchnorm": False,
         "method": recipe.method,
     }
-    return {name: given[name][0] if name in given else usual[name] for name in FIELDS}
+    return fitting({name: given[name][0] if name in given else usual[name] for name in FIELDS})
 
 
 def first_seeds(recipe: Recipe, results: Results, given: Mapping[str, list[Any]]) -> list[int]:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from granet_lab.experiments import estimate
-from granet_lab.experiments.plasticity import Trial
+from granet_lab.experiments.trials import Trial
 from granet_lab.explorer.lookup import Answer, Known, Scene
 from granet_lab.explorer.setting import Setting
 

@@ -23,7 +23,7 @@ from granet_lab.sparsity.flow import synaptic_flow
 Scores = dict[str, Tensor]
 Criterion = Callable[[Context], Scores]
 
-CRITERIA: Registry[Criterion] = Registry("criterion")
+CRITERIA: Registry[Criterion] = Registry("criterion", batches=1, rounds=1)
 
 
 def criterion(function: Criterion | None = None, /, *, batches: int = 1, rounds: int = 1):

@@ -44,6 +44,11 @@ class SparseTraining:
         """What people call it: "dense" or "static"."""
         return "static" if self.initial_sparsity else "dense"
 
+    @property
+    def batches(self) -> int:
+        """How many batches its criterion looks at."""
+        return CRITERIA[self.criterion].batches
+
     def sparsity(self, epoch: int) -> float:
         """The sparsity that the network is meant to have after ``epoch`` epochs."""
         return self.initial_sparsity

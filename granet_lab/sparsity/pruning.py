@@ -160,7 +160,7 @@ def _keep(
     ``anew`` means that "uniform" gives each layer a share of its size, not of what it has.
     """
     active = {name: int(context.masks[name].count_nonzero()) for name in part}
-    rounds = getattr(CRITERIA[criterion], "rounds", 1) if units.pattern(granularity) is None else 1
+    rounds = CRITERIA[criterion].rounds if units.pattern(granularity) is None else 1
     for target in _targets(sum(active.values()), keep, rounds):
         among = {name: context.masks[name] for name in part}
         scores = checked(CRITERIA[criterion](context), among, criterion)

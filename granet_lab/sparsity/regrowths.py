@@ -9,7 +9,7 @@ from granet_lab.registry import Registry
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.criteria import Criterion, uniform_noise
 
-REGROWTHS: Registry[Criterion] = Registry("regrowth")
+REGROWTHS: Registry[Criterion] = Registry("regrowth", batches=1)
 
 # Over what the connections that come back are chosen.
 REGROW_SCOPES = ("layer", "global")

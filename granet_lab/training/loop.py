@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from granet_lab.randomness import generator, seeded
-from granet_lab.sparsity import Context, Masks, prunable
+from granet_lab.sparsity import Context, Masks, batchnorm, prunable
 from granet_lab.training.data import Dataset, Split, batches
 from granet_lab.training.models import build
 from granet_lab.training.recipes import Recipe, learning_rate
@@ -54,17 +55,21 @@ def new_state(recipe: Recipe, data: Dataset) -> TrainState:
     optimizer = SGD(model.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
     state = TrainState(model, optimizer, Masks.dense(model))
     with threads(recipe.threads):
-        state.masks = recipe.method.initial_masks(context(state, recipe, data))
+        seen = context(state, recipe, data, recipe.method.batches)
+        state.masks = recipe.method.initial_masks(seen)
     state.masks.apply_(model)
     return state
 
 
-def context(state: TrainState, recipe: Recipe, data: Dataset) -> Context:
-    """What a criterion sees of a network in training: its next batch and its own random source."""
+def context(state: TrainState, recipe: Recipe, data: Dataset, batches: int = 1) -> Context:
+    """What a score sees of a network in training: its next batches and its own random source.
+
+    There are as many batches as it asks for, at most those of one epoch.
+    """
     return Context(
         model=state.model,
         masks=state.masks,
-        batches=[next(epoch_batches(recipe, data, state.epoch))],
+        batches=list(islice(epoch_batches(recipe, data, state.epoch), batches)),
         loss_fn=lambda outputs, targets: loss_of(outputs, targets, recipe),
         generator=generator("scores", recipe.seed, state.step),
     )
@@ -111,6 +116,12 @@ def evaluate(state: TrainState, recipe: Recipe, data: Dataset) -> dict[str, floa
             row[f"{name}_loss"], row[f"{name}_acc"] = _evaluate_split(state, recipe, data, split)
         row["sparsity"] = state.masks.sparsity
     return row
+
+
+def reestimate_batchnorm(state: TrainState, recipe: Recipe, data: Dataset) -> None:
+    """Measure BatchNorm's statistics anew, in place, on the batches of the next epoch."""
+    with threads(recipe.threads), _precision(recipe, data.train.images.device):
+        batchnorm.reestimate_(state.model, epoch_batches(recipe, data, state.epoch))
 
 
 @contextmanager

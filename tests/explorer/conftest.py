@@ -4,8 +4,8 @@ import pytest
 
 from granet_lab.experiments import files
 from granet_lab.experiments.identity import SCHEMA, describe, identity
-from granet_lab.experiments.plasticity import trial_columns
 from granet_lab.experiments.results import Results
+from granet_lab.experiments.tidy import trial_columns
 
 ACCURACIES = ("before", "pruned", "after", "trunk", "final_unpruned")
 ANSWERS = (*(f"acc_{name}" for name in ACCURACIES), "plasticity", "final_gap")

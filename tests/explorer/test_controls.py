@@ -12,12 +12,14 @@ from granet_lab.explorer.board import Board
 from granet_lab.explorer.controls import SeedControls, SettingControls, button
 from granet_lab.explorer.setting import FIELDS, Setting, method_label
 
+RARE = {"regrow_scope": ["layer"], "layers": ["*"], "dense": [""], "reestimate_batchnorm": [False]}
 OFFERED = {
     "rate": [0.1, 0.5, 0.9],
     "criterion": ["magnitude", "random"],
     "scope": ["global", "uniform"],
     "granularity": ["weight"],
     "regrow": [None, "gradient"],
+    **RARE,
     "lr": ["frozen", "remaining"],
     "recovery_epochs": [1, 6],
     "method": [gl.methods.dense(), gl.methods.static(0.8)],
@@ -97,8 +99,44 @@ def test_methods_that_differ_have_different_names():
 
 def test_a_field_with_one_value_has_no_control_and_keeps_its_value():
     shown = controls(rate=[0.9], lr=["remaining"])
-    assert shown.fields.keys() == set(FIELDS) - {"rate", "granularity", "lr"}
+    assert set(FIELDS) - shown.fields.keys() == {"rate", "granularity", "lr", *RARE}
     assert shown.setting == Setting.of(START)
+
+
+def test_a_pattern_settles_rate_scope_and_regeneration_and_shows_it():
+    shown = controls(granularity=["weight", "2:4"], rate=[0.5, 0.9])
+    changed, calls = counter()
+    shown.observe(changed)
+    for field, value in (("rate", "0.9"), ("regrow", "gradient"), ("scope", "global")):
+        shown.fields[field].value = value
+    calls.clear()
+    shown.fields["granularity"].value = "2:4"
+    shown.enable()
+    assert len(calls) == 1
+    assert shown.setting.pruning == gl.Pruning(
+        rate=0.5, criterion=shown.setting.pruning.criterion, scope="uniform", granularity="2:4"
+    )
+    told = {field: shown.fields[field].value for field in ("rate", "scope", "regrow")}
+    assert told == {"rate": "0.5", "scope": "uniform", "regrow": "none"}
+    assert [f for f in ("rate", "scope", "regrow", "criterion") if shown.fields[f].disabled] == [
+        "rate",
+        "scope",
+        "regrow",
+    ]
+    shown.fields["granularity"].value = "weight"
+    shown.enable()
+    assert not shown.fields["rate"].disabled
+
+
+def test_where_nothing_comes_back_it_is_not_shared_out():
+    shown = controls(regrow_scope=["layer", "global"])
+    shown.fields["regrow"].value = "gradient"
+    shown.fields["regrow_scope"].value = "global"
+    assert shown.setting.pruning.regrow_scope == "global"
+    shown.fields["regrow"].value = "none"
+    shown.enable()
+    assert shown.setting.pruning.regrow_scope == "layer"
+    assert shown.fields["regrow_scope"].disabled
 
 
 def test_recovery_epochs_are_a_choice_only_where_the_learning_rate_is_frozen():

@@ -6,9 +6,16 @@ from hypothesis import strategies as st
 
 import granet_lab as gl
 from granet_lab.explorer import setting as settings
-from granet_lab.explorer.setting import FIELDS, Setting, method_label, several
+from granet_lab.explorer.setting import (
+    FIELDS,
+    GRANULARITIES,
+    Setting,
+    method_label,
+    several,
+)
+from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import SparseTraining
-from granet_lab.sparsity.surgery import GRANULARITIES
+from granet_lab.sparsity.regrowths import REGROWTHS
 
 CHOSEN = {
     "rate": 0.9,
@@ -16,8 +23,12 @@ CHOSEN = {
     "scope": "global",
     "granularity": "weight",
     "regrow": None,
+    "regrow_scope": "layer",
+    "layers": "*",
+    "dense": "",
     "lr": "frozen",
     "recovery_epochs": 1,
+    "reestimate_batchnorm": False,
     "method": gl.methods.dense(),
 }
 
@@ -28,6 +39,10 @@ SETTINGS = st.fixed_dictionaries(
         "scope": st.sampled_from(["global", "uniform", "er", "erk"]),
         "granularity": st.sampled_from(GRANULARITIES),
         "regrow": st.sampled_from([None, "gradient", "random"]),
+        "regrow_scope": st.sampled_from(["layer", "global"]),
+        "layers": st.sampled_from(["*", "1.weight", "1.weight 3.weight"]),
+        "dense": st.sampled_from(["", "last"]),
+        "reestimate_batchnorm": st.booleans(),
         "lr": st.sampled_from(["frozen", "remaining"]),
         "recovery_epochs": st.integers(0, 9),
         "method": st.builds(
@@ -90,10 +105,10 @@ def test_a_frozen_learning_rate_measures_plasticity_and_a_remaining_schedule_the
     ("value", "culprit"),
     [
         ({"rate": 1.5}, r"rate must lie in \[0, 1\], not 1.5"),
-        ({"criterion": "size"}, "unknown criterion 'size': choose from magnitude, random"),
+        ({"criterion": "size"}, "unknown criterion 'size': choose from fisher, "),
         ({"scope": "all"}, "unknown scope 'all': choose from global, "),
         ({"granularity": "row"}, "unknown granularity 'row': choose from weight"),
-        ({"regrow": "momentum"}, "unknown regrowth 'momentum': choose from None, "),
+        ({"regrow": "luck"}, "unknown regrowth 'luck': choose from None, "),
         ({"lr": "cosine"}, "unknown continuation 'cosine': choose from frozen, remaining"),
         ({"lr": 0.1}, "unknown continuation 0.1: choose from frozen, remaining"),
     ],
@@ -170,11 +185,43 @@ def test_a_value_or_several_become_a_list(value, expected):
     assert several(value) == expected
 
 
+def test_a_pattern_is_asked_at_its_own_rate_and_scope(results, recipe):
+    found = offered(results(recipe), recipe, granularity="3:4", rate=0.9)
+    assert found["granularity"] == ["weight", "filter", "2:4", "3:4"]
+    assert 0.25 in found["rate"]
+    start = settings.first(recipe, settings.asked(recipe, {"granularity": "3:4", "rate": 0.9}))
+    pruning = Setting.of(start).pruning
+    assert (pruning.rate, pruning.scope, pruning.granularity) == (0.25, "uniform", "3:4")
+
+
+def test_what_few_ask_for_is_offered_once_it_is_given_or_measured(results, put_trial, recipe):
+    values = {
+        "regrow_scope": "global",
+        "layers": "1.weight",
+        "dense": "last",
+        "reestimate_batchnorm": True,
+    }
+    found = offered(results(recipe), recipe, **values)
+    assert {name: found[name] for name in values} == {
+        "regrow_scope": ["layer", "global"],
+        "layers": ["*", "1.weight"],
+        "dense": ["", "last"],
+        "reestimate_batchnorm": [False, True],
+    }
+    for trial in gl.grid(recipe, epoch=2, rate=0.5, regrow="random", **values):
+        put_trial(trial)
+    measured = offered(results(recipe), recipe)
+    assert {name: measured[name] for name in values} == {name: found[name] for name in values}
+
+
 def test_an_empty_lab_offers_the_usual_values(results, recipe):
     found = offered(results(recipe), recipe)
     assert (found["rate"][0], found["rate"][-1]) == (0.1, 0.99)
-    assert found["criterion"] == ["magnitude", "random"]
-    assert found["regrow"] == [None, "gradient", "random"]
+    assert found["criterion"] == list(CRITERIA)
+    assert found["regrow"] == [None, *REGROWTHS]
+    assert found["granularity"] == ["weight", "filter", "2:4"]
+    assert all(len(found[name]) == 1 for name in ("regrow_scope", "layers", "dense"))
+    assert found["reestimate_batchnorm"] == [False]
     assert found["lr"] == ["frozen", "remaining"]
     assert found["recovery_epochs"] == [1]
     assert [method.initial_sparsity for method in found["method"]] == [0, 0.5, 0.8, 0.9, 0.95]
@@ -214,7 +261,7 @@ def test_what_is_given_is_offered_too_and_nothing_twice(results, recipe):
     assert found["rate"] == sorted({*settings.RATES, 0.05})
     assert found["recovery_epochs"] == [1, 2]
     assert found["seed"] == [0, 1, 2, 9]
-    assert found["regrow"] == [None, "gradient", "random"]
+    assert found["regrow"] == [None, *REGROWTHS]
     assert own in found["method"]
     for values in found.values():
         assert len(values) == len(set(values))
@@ -313,6 +360,9 @@ def test_settings_that_ask_for_different_trials_have_different_names(a, b):
 @given(SETTINGS, st.sampled_from(["rate", "regrow", "lr", "recovery_epochs", "method"]), st.data())
 def test_settings_that_differ_in_one_field_have_different_names(setting, name, data):
     other = data.draw(SETTINGS)
+    setting = replace(setting, pruning=replace(setting.pruning, granularity="weight"))
+    if name == "regrow" and other.pruning.regrow is None:
+        setting = replace(setting, pruning=replace(setting.pruning, regrow_scope="layer"))
     if name in ("rate", "regrow"):
         pruning = replace(setting.pruning, **{name: getattr(other.pruning, name)})
         changed = replace(setting, pruning=pruning)
