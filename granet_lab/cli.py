@@ -59,6 +59,11 @@ def measure(
     regrow: tuple[str, ...] = ("none",),
     criterion: tuple[str, ...] = ("magnitude",),
     scope: tuple[str, ...] = ("global",),
+    granularity: tuple[str, ...] = ("weight",),
+    layers: tuple[str, ...] = ("*",),
+    dense: str = "",
+    regrow_scope: Literal["layer", "global"] = "layer",
+    reestimate_batchnorm: bool = False,
     lr: tuple[Literal["frozen", "remaining"], ...] = ("frozen",),
     recovery_epochs: int | None = None,
     settings: Settings = (),
@@ -78,9 +83,14 @@ def measure(
         recipe: Name of a recipe; its runs are trained first where they are missing.
         epoch: Epochs after which to prune, 0 (initialisation) to the end.
         rate: Fractions of the current non-zeros to remove.
-        regrow: none, gradient or random: how as many connections come back.
-        criterion: magnitude or random: what to keep.
+        regrow: none, gradient, random or momentum: how as many connections come back.
+        criterion: magnitude, random, lamp, taylor, snip, grasp, fisher or synflow: what to keep.
         scope: global, uniform, er or erk: over what weights are ranked.
+        granularity: weight, filter, or N:M such as 2:4: what is removed as one.
+        layers: Layers to prune: names with wildcards, first, last; each: one layer at a time.
+        dense: Layers that are left as they are.
+        regrow_scope: Whether each layer gets back what it lost, or all layers together (global).
+        reestimate_batchnorm: Measure BatchNorm's statistics anew after pruning.
         lr: frozen measures plasticity, remaining (to the end of the run) the final gap.
         recovery_epochs: Length of the frozen continuation; by default a tenth of the run.
         settings: Other values for fields of the recipe.
@@ -91,11 +101,12 @@ def measure(
         lab: Folder of the runs.
         device: A torch device; by default the GPU if there is one.
     """
-    from granet_lab import Lab, grid, write_table
+    from granet_lab import Lab, grid, layer_names, write_table
 
     place = Lab(lab, device)
     trials = []
     for one in _recipes(recipe, settings, seed, pretrained_sparsity):
+        each = layer_names(one) if "each" in layers else []
         trials += grid(
             one,
             epoch=epoch,
@@ -103,6 +114,11 @@ def measure(
             regrow=[None if name == "none" else name for name in regrow],
             criterion=criterion,
             scope=scope,
+            granularity=granularity,
+            layers=[name for word in layers for name in (each if word == "each" else [word])],
+            dense=dense,
+            regrow_scope=regrow_scope,
+            reestimate_batchnorm=reestimate_batchnorm,
             lr=lr,
             recovery_epochs=recovery_epochs,
         )
@@ -221,7 +237,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _pivot(table: Any, value: str) -> str:
     table = table[table[value].notna()].assign(regrow=table.regrow.fillna("none"))
-    names = ("pretrained_sparsity", "criterion", "scope", "rate", "regrow")
+    names = ("pretrained_sparsity", "criterion", "scope", "granularity", "layers", "rate", "regrow")
     rows = [n for n in names if table[n].nunique() > 1 or n in ("rate", "regrow")]
     return table.groupby([*rows, "epoch"])[value].mean().unstack().round(2).to_string()
 

@@ -11,7 +11,7 @@ from granet_lab.experiments.environment import device_name
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tidy import answer_columns, trial_columns
 from granet_lab.experiments.trials import Trial
-from granet_lab.sparsity import Masks, prune, regenerate
+from granet_lab.sparsity import Masks, analysis, prune, regenerate
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.pruning import EmptyLayerWarning, empty_note
 from granet_lab.sparsity.regrowths import REGROWTHS
@@ -67,6 +67,7 @@ def measure_trial(
         state = run.load(trial.epoch, device)
         images = data.load(recipe.dataset, device)
         before, kept = operate_(state, trial, images)
+        born = analysis.regrown(kept, state.masks)
         layers = _layers(before, kept, state.masks)
         row |= {"sparsity": kept.sparsity, "sparsity_after": state.masks.sparsity}
         row["note"] = empty_note(kept.empty_layers())
@@ -75,11 +76,22 @@ def measure_trial(
         until = trial.epoch + trial.recovery_epochs
         for epoch in loop.fit(state, recipe, images, until, frozen):
             add(epoch["epoch"] - trial.epoch, epoch)
+        if born.active:
+            again = prune_once(state, trial, images)
+            row["regrown_survival"] = analysis.survival(born, again)
     except loop.Diverged as diverged:
         row |= {"status": "diverged", "note": str(diverged)}
     row |= answer_columns(trunk, trial, curve, whole=row["status"] == "ok")
     row["seconds"] = round(time.perf_counter() - started, 3)
     return {"row": row, "curve": curve, "layers": layers}
+
+
+def prune_once(state: TrainState, trial: Trial, images: Dataset) -> Masks:
+    """The masks of a network after the trial's pruning; the network stays as it is."""
+    with loop.threads(trial.recipe.threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyLayerWarning)  # the row's note says it
+        batches = CRITERIA[trial.pruning.criterion].batches
+        return prune(loop.context(state, trial.recipe, images, batches), trial.pruning)
 
 
 def operate_(state: TrainState, trial: Trial, images: Dataset) -> tuple[Masks, Masks]:
@@ -94,17 +106,15 @@ def operate_(state: TrainState, trial: Trial, images: Dataset) -> tuple[Masks, M
         The masks before pruning and after it; ``state.masks`` are those after regeneration.
     """
     recipe, pruning = trial.recipe, trial.pruning
-    before = state.masks
-    with loop.threads(recipe.threads), warnings.catch_warnings():
-        warnings.simplefilter("ignore", EmptyLayerWarning)  # the row's note says it
-        seen = loop.context(state, recipe, images, CRITERIA[pruning.criterion].batches)
-        kept = grown = prune(seen, pruning)
-        if pruning.regrow is not None:
+    before, kept = state.masks, prune_once(state, trial, images)
+    if pruning.regrow is not None:
+        with loop.threads(recipe.threads):
             seen = loop.context(state, recipe, images, REGROWTHS[pruning.regrow].batches)
-            grown = regenerate(
+            state.masks = regenerate(
                 seen, before, kept, pruning.regrow, pruning.granularity, pruning.regrow_scope
             )
-    state.masks = grown
+    else:
+        state.masks = kept
     kept.apply_(state.model, state.optimizer)
     if trial.reestimate_batchnorm:
         loop.reestimate_batchnorm(state, recipe, images)

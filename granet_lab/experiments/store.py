@@ -14,6 +14,7 @@ from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.environment import environment
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
+from granet_lab.sparsity import Masks, analysis
 from granet_lab.training import data, loop
 from granet_lab.training.loop import TrainState
 from granet_lab.training.recipes import Recipe
@@ -106,6 +107,42 @@ class Run:
             if list(self.path.glob(f"checkpoints/{epoch:04d}.safetensors.damaged-*")):
                 checkpoints.write(self.checkpoint_path(epoch), state)
         return state
+
+    def masks(self, epochs: Iterable[int] | None = None) -> dict[int, Masks]:
+        """The masks after some epochs, by epoch; by default of those with a checkpoint.
+
+        Raises:
+            ValueError: the run does not have an epoch.
+        """
+        wanted = self.checkpoints if epochs is None else list(epochs)
+        return {epoch: self.load(epoch).masks for epoch in wanted}
+
+    def overlap(self, epochs: Iterable[int] | None = None) -> pd.DataFrame:
+        """How alike the masks of any two epochs are: Jaccard's index, 0 to 1.
+
+        Args:
+            epochs: by default those with a checkpoint.
+
+        Raises:
+            ValueError: the run does not have an epoch, or there is none.
+        """
+        found = self.masks(epochs)
+        names = pd.Index(found, name="epoch")
+        return pd.DataFrame(analysis.overlaps([*found.values()]).numpy(), names, names)
+
+    def exploration(self, epochs: Iterable[int] | None = None) -> pd.Series:
+        """The fraction of the weights that was ever active, by epoch.
+
+        Args:
+            epochs: at which the masks are looked at, ascending; by default those with a
+                checkpoint.
+
+        Raises:
+            ValueError: the run does not have an epoch.
+        """
+        found = self.masks(epochs)
+        ever = list(analysis.explored(found.values()))
+        return pd.Series(ever, pd.Index(found, name="epoch"), float, name="exploration")
 
     def train(
         self, device: str = "cpu", keep: Iterable[int] | None = None

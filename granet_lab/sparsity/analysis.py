@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -97,22 +97,32 @@ def survival(born: Masks, later: Masks) -> float:
     return alive / born.active if born.active else float("nan")
 
 
-def exploration(masks: Iterable[Masks]) -> float:
-    """The fraction of all weights that was ever active in a course of masks.
+def explored(masks: Iterable[Masks]) -> Iterator[float]:
+    """The fraction of all weights that was ever active up to each of a course of masks.
 
     Liu et al. 2021 (ITOP), the in-time over-parameterisation rate.
 
     Raises:
-        ValueError: there are no masks, or they belong to different networks.
+        ValueError: the masks belong to different networks.
     """
     ever: Masks | None = None
     for one in masks:
         if ever is not None:
             _check_alike([ever, one])
         ever = one if ever is None else Masks({n: mask | one[n] for n, mask in ever.items()})
-    if ever is None:
+        yield ever.active / ever.total
+
+
+def exploration(masks: Iterable[Masks]) -> float:
+    """The fraction of all weights that was ever active: the last of :func:`explored`.
+
+    Raises:
+        ValueError: there are no masks, or they belong to different networks.
+    """
+    course = list(explored(masks))
+    if not course:
         raise ValueError("there are no masks")
-    return ever.active / ever.total
+    return course[-1]
 
 
 def _check_alike(masks: Sequence[Masks]) -> None:

@@ -46,6 +46,9 @@ OTHER = {
         "scope": "erk",
         "granularity": "filter",
         "regrow": "gradient",
+        "regrow_scope": "global",
+        "layers": "first",
+        "dense": "last",
     },
     gl.Trial: {
         "recipe": SPARSE,
@@ -53,6 +56,7 @@ OTHER = {
         "pruning": gl.Pruning(rate=0.6),
         "recovery_epochs": 7,
         "lr": "remaining",
+        "reestimate_batchnorm": True,
     },
     type(gl.methods.dense()): {
         "initial_sparsity": 0.8,

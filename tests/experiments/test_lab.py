@@ -8,7 +8,7 @@ from granet_lab.experiments.background import Job
 from granet_lab.experiments.execution import result
 from granet_lab.experiments.files import read_json, write_json
 from granet_lab.experiments.identity import identity
-from granet_lab.experiments.lab import COLUMNS
+from granet_lab.experiments.tidy import COLUMNS
 
 CONTRACT = [
     *("dataset", "model", "seed", "method", "pretrained_sparsity", "epoch", "rate", "criterion"),

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import granet_lab as gl
-from granet_lab.experiments.plasticity import CONTINUATIONS
 from granet_lab.experiments.spelling import recipe_code, trials_code
+from granet_lab.experiments.trials import CONTINUATIONS
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import SparseTraining
 from granet_lab.sparsity.regrowths import REGROWTHS
