@@ -203,7 +203,8 @@ class Lab:
 
         Returns:
             The columns of the tidy table that say what was asked, ``layer``, ``weight`` (its
-            value before pruning), and ``fate``: "kept", "removed", "regrown", or "inactive".
+            value before pruning), ``active`` (whether it was, before), and ``fate``: "kept",
+            "removed", "inactive" (all along) or "regrown".
         """
         runs = {recipe: self.train(recipe) for recipe in dict.fromkeys(t.recipe for t in trials)}
         frames = [weights(runs[trial.recipe], trial, self.device) for trial in trials]

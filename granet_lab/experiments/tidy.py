@@ -105,7 +105,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
 def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as the tidy table; None in ``regrow`` stays None, missing numbers become NaN."""
     table = pd.DataFrame(rows, columns=COLUMNS)
-    numbers = ["sparsity", "sparsity_after", "plasticity", "final_gap", "seconds", "regrown_survival"]
-    numbers += [name for name in COLUMNS if name.startswith("acc_")]
+    numbers = ["sparsity", "sparsity_after", "plasticity", "final_gap", "seconds"]
+    numbers += [name for name in COLUMNS if name.startswith(("acc_", "regrown_"))]
     table[numbers] = table[numbers].astype(float)
     return with_none(table)

@@ -26,8 +26,8 @@ def weights(run: Run, trial: Trial, device: str = "cpu") -> pd.DataFrame:
 
     Returns:
         The columns of the tidy table that say what was asked; ``layer``; ``weight``, its value
-        before pruning; ``fate``: "kept", "removed", "regrown" (removed or inactive before, and
-        back at zero), or "inactive" before and after.
+        before pruning; ``active``, whether it was; ``fate``: "kept", "removed", "inactive" (all
+        along), or "regrown" at zero, whether it was removed or inactive before.
     """
     state = run.load(trial.epoch, device)
     values = {name: w.detach().clone() for name, w in prunable(state.model).items()}
@@ -42,6 +42,7 @@ def weights(run: Run, trial: Trial, device: str = "cpu") -> pd.DataFrame:
                 {
                     "layer": name,
                     "weight": value.flatten().float().cpu().numpy(),
+                    "active": before[name].flatten().cpu().numpy(),
                     "fate": np.array(FATES)[fate.flatten().cpu().numpy()],
                 }
             )

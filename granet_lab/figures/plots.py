@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from granet_lab.figures import panels
+from granet_lab.figures import heatmaps, panels, removals
 from granet_lab.figures.panels import save
 from granet_lab.figures.statistics import summarise
+from granet_lab.sparsity.naming import EVERY
 
-__all__ = ["final_gap", "plasticity", "recovery", "save", "trunk"]
+__all__ = ["final_gap", "layers", "plasticity", "recovery", "removal", "save", "trunk"]
 
 Drawn = tuple[Figure, pd.DataFrame]
 
@@ -26,6 +27,10 @@ _SETTINGS = (
     "scope",
     "granularity",
     "regrow",
+    "regrow_scope",
+    "layers",
+    "dense",
+    "reestimate_batchnorm",
     "lr_mode",
     "recovery_epochs",
     "epochs",
@@ -62,6 +67,47 @@ def final_gap(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
     return _against_epoch(table, "final_gap", "Final gap (percentage points)", hue)
 
 
+def layers(table: pd.DataFrame, value: str = "plasticity") -> Drawn:
+    """Plasticity by layer and epoch, as a heat map: what if one layer alone is pruned?
+
+    A column of panels for each rate, a row for each kind of regeneration; the learning-rate
+    decays are dashed. What is measured at epoch 0, where the network is untrained, is written in
+    grey and does not set the colours.
+
+    Args:
+        table: from ``Lab.measure``, of trials that prune single layers
+            (``grid(..., layers=layer_names(recipe))``); other rows are left out.
+        value: "plasticity" or "final_gap".
+
+    Returns:
+        The figure; the frame it draws: ``regrow``, ``rate``, ``layers``, ``epoch``, ``mean``,
+        ``low``, ``high`` (percentage points), ``n`` (seeds).
+
+    Raises:
+        ValueError: there is nothing to draw, or settings are mixed.
+    """
+    if value not in table or "layers" not in table:
+        raise ValueError(f"this is no table of trials that has {value} and layers")
+    single = table[(table["layers"] != EVERY) & ~table["layers"].str.contains(r"[*? ]")]
+    if single.empty:
+        raise ValueError("no trial prunes a single layer: grid(..., layers=layer_names(recipe))")
+    free = ["recovery_epochs"] if value == "final_gap" else []
+    frame, single = _averaged(single, value, ["regrow", "rate"], "layers", "epoch", free)
+    frame = frame.set_index("layers").loc[list(dict.fromkeys(single["layers"]))].reset_index()
+    levels = panels.order(frame, "regrow")
+    frame = frame.sort_values(["regrow"], key=lambda names: names.map(levels.index), kind="stable")
+    frame = frame[["regrow", "rate", "layers", "epoch", "mean", "low", "high", "n"]]
+    word = {"plasticity": "Plasticity", "final_gap": "Final gap"}[value]
+    figure = heatmaps.by_layer_and_epoch(
+        frame,
+        "regrow" if len(levels) > 1 else None,
+        "rate",
+        _milestones(single),
+        f"{word} (percentage points)",
+    )
+    return figure, frame.reset_index(drop=True)
+
+
 def recovery(curves: pd.DataFrame, epoch: int, hue: str = "regrow") -> Drawn:
     """Test accuracy while training goes on after pruning at one epoch.
 
@@ -96,6 +142,42 @@ def recovery(curves: pd.DataFrame, epoch: int, hue: str = "regrow") -> Drawn:
     panels.finish(
         figure, parts, "Epochs after pruning", "Test accuracy (%)", f"Pruned after epoch {epoch}"
     )
+    return figure, frame
+
+
+def removal(weights: pd.DataFrame, table: pd.DataFrame) -> Drawn:
+    """One criterion at one epoch: which weights it removes, from where, and what that costs.
+
+    Left, how large the weights are that go; in the middle, the share of each layer; right, the
+    test accuracy before pruning, just after it and after recovery (mean and 95% interval over
+    seeds), with the other criteria of the table in grey.
+
+    Args:
+        weights: from ``Lab.weights``, of trials that differ in their seed alone.
+        table: from ``Lab.measure``; its rows at the same epoch and rate are compared.
+
+    Returns:
+        The figure; the frame it draws, see ``removals.frame_of``.
+
+    Raises:
+        ValueError: settings are mixed, or the table does not have the criterion.
+    """
+    for name in ("epoch", *_SETTINGS):
+        _refuse_mixture(name, weights[name].astype(object).fillna("none"))
+    one = weights.iloc[0]
+    criterion = one["criterion"]
+    same = table[(table["epoch"] == one["epoch"]) & (table["rate"] == one["rate"])]
+    if criterion not in set(same["criterion"]):
+        raise ValueError(
+            f"the table has no {criterion!r} at epoch {one['epoch']} and rate {one['rate']:g}"
+        )
+    for name in _SETTINGS:
+        if name in same and name != "criterion":
+            _refuse_mixture(name, same[name].astype(object).fillna("none"))
+    frame = removals.frame_of(weights, same)
+    figure = removals.draw(frame, criterion, int(same["recovery_epochs"].iloc[0]))
+    words = f"{criterion}, {one['scope']}: {one['rate']:.0%} of the weights after epoch "
+    figure.suptitle(f"{words}{one['epoch']}", fontsize=10)
     return figure, frame
 
 

@@ -1,0 +1,120 @@
+"""Heat maps: a number for each layer and epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from granet_lab.figures import panels
+
+# Blue is gain, red is loss, white is zero: told apart by colour-blind eyes, too.
+_COLOURS = "RdBu"
+_INK, _SMALL = "0.25", 8
+_DASHES = (0, (4, 3))
+# Inches.
+_CELL_WIDTH, _CELL_HEIGHT = 0.42, 0.34
+
+
+def by_layer_and_epoch(
+    frame: pd.DataFrame, row: str | None, col: str | None, decays: Sequence[int], title: str
+) -> Figure:
+    """A panel for each value of two columns; in it a row for each layer, a column for each epoch.
+
+    The epochs before training, 0, stand apart in grey: they do not set the colours.
+
+    Args:
+        frame: ``layers``, ``epoch``, ``mean`` and the columns of the panels. Layers are drawn
+            from top to bottom as they come.
+        row, col: columns that the panels differ in.
+        decays: epochs at which the learning rate falls.
+        title: of the colour bar.
+    """
+    layers, epochs = list(dict.fromkeys(frame["layers"])), sorted(frame["epoch"].unique())
+    rows = list(dict.fromkeys(frame[row])) if row else [None]
+    cols = sorted(frame[col].unique()) if col else [None]
+    figure = panels.Page(
+        figsize=(
+            _CELL_WIDTH * len(epochs) * len(cols) + 2.6,
+            _CELL_HEIGHT * len(layers) * len(rows) + 0.5 * len(rows) + 1.1,
+        ),
+        dpi=120,
+        layout="constrained",
+    )
+    axes = figure.subplots(len(rows), len(cols), squeeze=False, sharex=True, sharey=True)
+    reach = frame.loc[frame["epoch"] > 0, "mean"].abs().max()
+    reach = reach if reach > 0 else 1.0
+    for i, row_value in enumerate(rows):
+        for j, col_value in enumerate(cols):
+            part = frame[frame[row] == row_value] if row else frame
+            part = part[part[col] == col_value] if col else part
+            cells = part.pivot_table(index="layers", columns="epoch", values="mean")
+            cells = cells.reindex(index=layers, columns=epochs)
+            _draw(axes[i, j], cells, reach, decays)
+            titles = [panels.label(row, row_value)] if row else []
+            titles += [panels.label(col, col_value)] if col else []
+            axes[i, j].set_title(", ".join(titles), fontsize=9)
+            axes[i, j].set_xlabel("Epoch of pruning" if i == len(rows) - 1 else "", fontsize=9)
+            axes[i, j].set_ylabel("")
+    if decays:
+        line = Line2D([], [], color=_INK, linewidth=0.9, linestyle=_DASHES)
+        figure.legend(
+            [line],
+            ["learning rate decays"],
+            loc="outside lower center",
+            frameon=False,
+            fontsize=9,
+        )
+    colours = ScalarMappable(Normalize(-reach, reach), _COLOURS)
+    bar = figure.colorbar(colours, ax=axes, aspect=30, pad=0.02, fraction=0.05)
+    bar.set_label(title, fontsize=9)
+    bar.ax.tick_params(labelsize=_SMALL, colors=_INK)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _draw(axes: Axes, cells: pd.DataFrame, reach: float, decays: Sequence[int]) -> None:
+    texts = cells.map(lambda value: "" if math.isnan(value) else _number(value))
+    untrained = np.array([[epoch == 0 for epoch in cells.columns]] * len(cells))
+    look = {"linewidths": 1, "linecolor": "white", "cbar": False, "ax": axes, "fmt": ""}
+    letters = {"fontsize": _SMALL - 0.5}
+    sns.heatmap(
+        cells,
+        annot=texts,
+        mask=untrained | cells.isna(),
+        cmap=_COLOURS,
+        vmin=-reach,
+        vmax=reach,
+        annot_kws=letters,
+        **look,
+    )
+    if untrained.any():
+        grey = sns.color_palette(["0.93"], as_cmap=True)
+        sns.heatmap(
+            cells.notna().astype(float),
+            annot=texts,
+            mask=~untrained | cells.isna(),
+            cmap=grey,
+            annot_kws={**letters, "color": _INK},
+            **look,
+        )
+    for epoch in decays:
+        place = sum(other < epoch for other in cells.columns)
+        if 0 < place < len(cells.columns):
+            axes.axvline(place, color=_INK, linewidth=0.9, linestyle=_DASHES)
+    axes.set_facecolor("white")
+    axes.tick_params(labelsize=_SMALL, colors=_INK, length=0, rotation=0)
+
+
+def _number(value: float) -> str:
+    """With one digit behind the point where there is room; never "-0"."""
+    text = f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}"
+    return text.removeprefix("-") if float(text) == 0 else text
