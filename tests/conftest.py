@@ -1,6 +1,13 @@
 import pytest
+import torch
 
 import granet_lab as gl
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Two test processes on two cores would only wait for each other's threads."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -111,7 +111,14 @@ def operate_(state: TrainState, trial: Trial, images: Dataset) -> tuple[Masks, M
         with loop.threads(recipe.threads):
             seen = loop.context(state, recipe, images, REGROWTHS[pruning.regrow].batches)
             state.masks = regenerate(
-                seen, before, kept, pruning.regrow, pruning.granularity, pruning.regrow_scope
+                seen,
+                before,
+                kept,
+                pruning.regrow,
+                granularity=pruning.granularity,
+                scope=pruning.regrow_scope,
+                layers=pruning.layers,
+                dense=pruning.dense,
             )
     else:
         state.masks = kept

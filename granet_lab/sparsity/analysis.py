@@ -40,8 +40,8 @@ def layer_table(masks: Masks, costs: Mapping[str, LayerCost] | None = None) -> l
             "sparsity": 1 - active / max(1, mask.numel()),
         }
         if costs is not None:
-            if name not in costs:
-                raise ValueError(f"there is no cost of {name}")
+            if name not in costs or costs[name].weights != mask.numel():
+                raise ValueError(f"the costs are those of another network: see {name}")
             row["flops"] = costs[name].flops(active)
         rows.append(row)
     return rows

@@ -131,7 +131,7 @@ class Context:
         dropout = child(self.generator, "dropout").initial_seed()
         self.model.train(train)
         try:
-            with torch.enable_grad(), seeded("dropout", dropout):
+            with torch.enable_grad(), seeded("dropout", dropout), _differentiable(self.model):
                 yield
         finally:
             for module, training in modes.items():
@@ -157,6 +157,17 @@ class Context:
                 product = sum((gradients[name] * vector[name]).sum() for name in vector)
                 found = gradients_of(product, weights)
             yield found
+
+
+@contextmanager
+def _differentiable(model: nn.Module) -> Iterator[None]:
+    """Without cuDNN's recurrent layers, which have no gradient in evaluation mode and no second
+    one at all."""
+    if not any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=False):
+        yield
 
 
 def gradients_of(value: Tensor, by: Weights, create_graph: bool = False) -> Weights:

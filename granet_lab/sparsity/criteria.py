@@ -61,10 +61,13 @@ def random(context: Context) -> Scores:
 def lamp(context: Context) -> Scores:
     """w^2 / sum of all v^2 in the layer with |v| >= |w|: magnitude that adapts to the layer.
 
-    Lee et al. 2021, equation 4. Ranked over all layers it keeps at least one weight in each.
+    Lee et al. 2021, equation 4. Ranked over all layers it keeps at least one weight in each that
+    has any other than zero, as long as there are enough.
     """
     weights = context.weights()
-    return {name: _lamp(weights[name] * mask) for name, mask in context.masks.items()}
+    return {
+        name: _lamp(weights[name].masked_fill(~mask, 0)) for name, mask in context.masks.items()
+    }
 
 
 def _lamp(weight: Tensor) -> Tensor:
@@ -133,7 +136,8 @@ def synflow(context: Context) -> Scores:
     """|w| dR/d|w|, R the sum of the outputs for an input of ones with every |w| for w.
 
     Tanaka et al. 2020, equation 3 and algorithm 1. The data's values are not looked at, only
-    their shape. A weight on no path to an output scores zero. See
+    their shape. A weight on no path to an output scores zero; so do those that make an attention's
+    queries and keys, for all inputs are alike. See
     :func:`~granet_lab.sparsity.flow.synaptic_flow`.
     """
     flow, weights = synaptic_flow(context)

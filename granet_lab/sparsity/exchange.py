@@ -20,13 +20,16 @@ def from_torch(model: nn.Module) -> Masks:
 
     Raises:
         ValueError: a bias or another vector is pruned: masks are for parameters of two or more
-            dimensions.
+            dimensions; or one use of a weight that several layers share.
     """
     wrapped = {name: getattr(module, f"{own}{_MASK}") for name, module, own in _wrapped(model)}
-    for name, mask in wrapped.items():
-        if mask.ndim < 2:
-            raise ValueError(f"{name} is pruned, but has only one dimension: it has no mask here")
     plain = {f"{name}{_ORIGINAL}": name for name in wrapped}
+    for original, name in plain.items():
+        if wrapped[name].ndim < 2:
+            raise ValueError(f"{name} is pruned, but has only one dimension: it has no mask here")
+        for twin in _twins(model, original):
+            if twin not in plain or not torch.equal(wrapped[plain[twin]], wrapped[name]):
+                raise ValueError(f"{name} is pruned, but shared with {twin}, which is not")
     names = {plain.get(name, name): parameter for name, parameter in prunable(model).items()}
     return Masks({n: wrapped.get(n, torch.ones_like(p)).bool() for n, p in names.items()})
 
@@ -40,7 +43,7 @@ def unwrap_(model: nn.Module) -> Masks:
         ValueError: see :func:`from_torch`.
     """
     masks = from_torch(model)
-    for _, module, own in list(_wrapped(model)):
+    for module, own in {(module, own): None for _, module, own in _wrapped(model)}:
         torch_prune.remove(module, own)
     return masks.check(model)
 
@@ -102,7 +105,7 @@ def to_semi_structured_(model: nn.Module) -> list[str]:
     weights = [
         (f"{name}.weight" if name else "weight", module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and _is_two_of_four(module.weight)
+        if type(module) is nn.Linear and _is_two_of_four(module)
     ]
     if not weights:
         raise ValueError("no linear layer is 2:4 sparse: prune with granularity='2:4'")
@@ -110,25 +113,32 @@ def to_semi_structured_(model: nn.Module) -> list[str]:
         device = module.weight.device
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
             raise ValueError(f"2:4 kernels need a GPU of compute capability 8.0, not {device}")
+    reasons = []
     converted = []
     for name, module in weights:
         try:
             sparse = torch.sparse.to_sparse_semi_structured(module.weight.detach())
-        except RuntimeError:  # a shape or type that the kernels do not take
+        except RuntimeError as error:  # a shape or type that the kernels do not take
+            reasons.append(f"{name}: {error}")
             continue
         module.weight = nn.Parameter(sparse, requires_grad=False)
         converted.append(name)
+    if not converted:
+        raise ValueError(f"the 2:4 kernels take none of the weights: {reasons[0]}")
     return converted
 
 
-def _is_two_of_four(weight: Tensor) -> bool:
+def _is_two_of_four(layer: nn.Linear) -> bool:
+    weight = dict(layer.named_parameters()).get("weight")
+    if weight is None or isinstance(weight, torch.sparse.SparseSemiStructuredTensor):
+        return False  # wrapped by torch's pruning, or converted already
     active = weight != 0
     return not active.all() and torch.equal(best_of_each(active.float(), active, 2, 4), active)
 
 
 def _wrapped(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Plain full name, module and plain own name of what torch.nn.utils.prune has wrapped."""
-    for path, module in model.named_modules():
+    for path, module in model.named_modules(remove_duplicate=False):
         buffers = dict(module.named_buffers(recurse=False))
         for own in [n.removesuffix(_MASK) for n in buffers if n.endswith(_MASK)]:
             if f"{own}{_ORIGINAL}" in dict(module.named_parameters(recurse=False)):

@@ -60,8 +60,16 @@ def check_pattern(granularity: str, sparsity: float, name: str, scope: str) -> N
 
 
 def filters(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sum over each filter, a slice along the first dimension: shape (out,) for each layer."""
-    return {name: value.flatten(1).sum(1) for name, value in values.items()}
+    """The sum over each filter, a slice along the first dimension: shape (out,) for each layer.
+
+    Of a transposed convolution such a slice is all that one input writes.
+    """
+    return {name: _unshortened(value).flatten(1).sum(1) for name, value in values.items()}
+
+
+def _unshortened(values: Tensor) -> Tensor:
+    """Not in 16 bits, in which sums are cut short."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def of_filters(chosen: Tensor, shape: torch.Size) -> Tensor:
@@ -83,8 +91,14 @@ def best_filters(
 
     Returns:
         Boolean tensors like ``among``: its weights in the filters that are kept.
+
+    Raises:
+        ValueError: a filter has scores of plus and minus infinity.
     """
     sums = filters({name: scores[name].where(mask, 0) for name, mask in among.items()})
+    for name, found in sums.items():
+        if found.isnan().any():
+            raise ValueError(f"the scores of a filter of {name} add up to NaN")
     weights = torch.cat(list(filters(among).values()))
     order = torch.cat(list(sums.values())).sort(descending=True, stable=True).indices
     order = order[weights[order] > 0]
@@ -114,7 +128,8 @@ def best_of_each(scores: Tensor, among: Tensor, n: int, m: int) -> Tensor:
     """
     inputs = scores.shape[1]
     padded = -(-inputs // m) * m
-    ranked = scores.double().masked_fill(~among, -torch.inf).movedim(1, -1)
+    lowest = torch.finfo(torch.float64).min
+    ranked = scores.double().clamp_min(lowest).masked_fill(~among, -torch.inf).movedim(1, -1)
     ranked = torch.nn.functional.pad(ranked, (0, padded - inputs), value=-torch.inf)
     groups = ranked.reshape(*ranked.shape[:-1], -1, m)
     place = groups.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)

@@ -43,6 +43,10 @@ def matching(names: Sequence[str], layers: Layers) -> list[str]:
     words = {"first": names[0], "last": names[-1]}
     patterns = [words.get(word, word) for word in layers.split()]
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(_fits(name, pattern) for name in names):
             raise ValueError(f"no layer is named {pattern!r}: choose from {', '.join(names)}")
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return [name for name in names if any(_fits(name, pattern) for pattern in patterns)]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)

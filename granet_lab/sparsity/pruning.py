@@ -163,15 +163,16 @@ def _keep(
     rounds = CRITERIA[criterion].rounds if units.pattern(granularity) is None else 1
     for target in _targets(sum(active.values()), keep, rounds):
         among = {name: context.masks[name] for name in part}
+        left = {name: int(mask.count_nonzero()) for name, mask in among.items()}
         scores = checked(CRITERIA[criterion](context), among, criterion)
         if scope == "global":
             kept = _best(scores, among, target, granularity)
         else:
             if scope == "uniform" and not anew:
-                counts = apportion(target, active, active)
+                counts = apportion(target, active, left)
             else:
                 shapes = {name: mask.shape for name, mask in among.items()}
-                counts = active_counts(shapes, target, scope, capacity=active)
+                counts = active_counts(shapes, target, scope, capacity=left)
             kept = {}
             for name, mask in among.items():
                 kept |= _best({name: scores[name]}, {name: mask}, counts[name], granularity)

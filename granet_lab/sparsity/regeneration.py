@@ -8,9 +8,11 @@ from torch import Tensor
 
 from granet_lab import checks
 from granet_lab.sparsity import granularity as units
+from granet_lab.sparsity import naming
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.criteria import checked
 from granet_lab.sparsity.masks import Masks
+from granet_lab.sparsity.naming import Layers
 from granet_lab.sparsity.regrowths import REGROW_SCOPES, REGROWTHS
 from granet_lab.sparsity.selection import top_k_across
 
@@ -22,6 +24,8 @@ def regenerate(
     regrow: str | None,
     granularity: str = units.WEIGHT,
     scope: str = "layer",
+    layers: Layers = naming.EVERY,
+    dense: Layers = naming.NONE,
 ) -> Masks:
     """The masks after as many connections come back as were removed, layer by layer.
 
@@ -39,6 +43,8 @@ def regenerate(
         granularity: "weight"; or "filter": of the filters without an active weight, as many as
             were emptied come back whole, those with the highest sums of scores.
         scope: "layer", or "global": as many as all layers lost, wherever they score highest.
+        layers, dense: which layers take part, as in :class:`Pruning`; in the others nothing
+            comes back.
 
     Raises:
         ValueError: an unknown name, or ``after`` has more active weights somewhere.
@@ -56,13 +62,15 @@ def regenerate(
             raise ValueError(
                 f"{name} has {left[name] - count} more active weights after pruning than before"
             )
-    inactive = Masks({name: ~mask for name, mask in after.items()})
+    part = naming.choose(list(after), layers, dense)
+    inactive = {name: ~after[name] for name in part}
     scores = checked(score(context), inactive, regrow)
+    alike = [{name: masks[name] for name in part} for masks in (before, after)]
     if granularity == units.FILTER:
-        grown = _grow_filters(scores, before, after, scope)
+        grown = _grow_filters({name: scores[name] for name in part}, *alike, scope)
     else:
-        grown = _grow(scores, inactive, _lost(before, after), scope)
-    return Masks({name: mask | grown[name] for name, mask in after.items()})
+        grown = _grow(scores, inactive, _lost(*alike), scope)
+    return Masks({**after, **{name: after[name] | grown[name] for name in part}})
 
 
 def _lost(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
@@ -82,7 +90,10 @@ def _grow(
 
 
 def _grow_filters(
-    scores: Mapping[str, Tensor], before: Masks, after: Masks, scope: str
+    scores: Mapping[str, Tensor],
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    scope: str,
 ) -> dict[str, Tensor]:
     """The weights of the empty filters that come back."""
     alive = [{name: n > 0 for name, n in units.filters(m).items()} for m in (before, after)]

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from granet_lab.experiments.lab import COLUMNS
+from granet_lab.experiments.tidy import COLUMNS
 from granet_lab.figures import plots
 
 EPOCHS = (0, 10, 30, 50)

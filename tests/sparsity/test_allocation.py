@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from granet_lab.sparsity.allocation import SCHEMES, active_counts, allocate, scheme
@@ -50,6 +50,92 @@ def test_erk_leaves_a_layer_dense_that_it_would_overfill():
     # 52 of 104 in proportion 4 : 20 would put 8.67 into 4 weights.
     found = allocate({"small": (2, 2), "large": (10, 10)}, 0.5, "erk")
     assert found == {"small": 0, "large": pytest.approx(0.52)}
+
+
+# Sums of the dimensions 5, 9 and 20, sizes 6, 20 and 100: ERK's densities are in proportion
+# 5/6 : 9/20 : 1/5.
+THREE = {"a": (2, 3), "b": (4, 5), "c": (10, 10)}
+
+
+def test_erk_densities_are_those_of_a_solution_by_hand():
+    # 34 of 126 weights, so that the common factor is 1.
+    found = allocate(THREE, 92 / 126, "erk")
+    densities = {name: 1 - sparsity for name, sparsity in found.items()}
+    assert densities == pytest.approx({"a": 5 / 6, "b": 9 / 20, "c": 1 / 5})
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        # 40 in proportion 5 : 9 : 20 are 5.88, 10.59 and 23.53: the largest remainders go up.
+        (40, {"a": 6, "b": 11, "c": 23}),
+        # 68: a would get 10 and holds 6. Of the other 62 b gets 9/29, 19.24, and c 42.76.
+        (68, {"a": 6, "b": 19, "c": 43}),
+        # 85: a is full. Of the other 79 b would get 24.52 and holds 20. The rest is c's.
+        (85, {"a": 6, "b": 20, "c": 59}),
+    ],
+)
+def test_what_erk_would_put_beyond_a_layers_size_goes_to_the_others(keep, expected):
+    assert kept(THREE, allocate(THREE, 1 - keep / 126, "erk")) == expected
+
+
+def test_erk_of_convolutions_by_hand():
+    # Sums 2 + 1 + 3 + 3 = 9 and 4 + 2 + 3 + 3 = 12, sizes 18 and 72: 14 are 6 and 8.
+    shapes = {"a": (2, 1, 3, 3), "b": (4, 2, 3, 3)}
+    found = allocate(shapes, 76 / 90, "erk")
+    assert found == pytest.approx({"a": 2 / 3, "b": 8 / 9})
+
+
+@pytest.mark.parametrize(
+    ("dense", "expected"),
+    [
+        # 63 of 126 have to go.
+        ("first", {"a": 6, "b": 9.5, "c": 47.5}),
+        ("last", None),  # a and b have 26
+        ("b", {"a": 43 * 6 / 106, "b": 20, "c": 43 * 100 / 106}),
+        ("a b", {"a": 6, "b": 20, "c": 37}),
+        (lambda name: name < "c", {"a": 6, "b": 20, "c": 37}),
+        ("", {"a": 3, "b": 10, "c": 50}),
+    ],
+)
+def test_the_other_layers_make_up_for_dense_ones(dense, expected):
+    if expected is None:
+        with pytest.raises(ValueError, match=r"63 weights have to go, .* not left dense have 26"):
+            allocate(THREE, 0.5, "uniform", dense=dense)
+        return
+    found = kept(THREE, allocate(THREE, 0.5, "uniform", dense=dense))
+    assert sum(found.values()) == 63
+    for name, count in found.items():
+        assert abs(count - expected[name]) < 1
+
+
+def test_erk_shares_out_among_the_layers_that_are_not_dense():
+    # Of 126 are 50 to stay, 6 of them in a: b and c share 44 in proportion 9 : 20.
+    found = allocate(THREE, 76 / 126, "erk", dense="first")
+    assert kept(THREE, found) == {"a": 6, "b": 14, "c": 30}
+    assert found["a"] == 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@settings(deadline=None)
+@given(shapes=SHAPES, way=st.floats(0, 1), data=st.data())
+def test_with_dense_layers_the_total_is_still_exact(scheme, shapes, way, data):
+    names = data.draw(st.lists(st.sampled_from(list(shapes)), unique=True))
+    assume(len(names) < len(shapes))
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    total, room = sum(sizes.values()), sum(sizes[name] for name in shapes if name not in names)
+    sparsity = way * room / total
+    found = allocate(shapes, sparsity, scheme, dense=" ".join(names))
+    assert list(found) == list(shapes)
+    assert all(found[name] == 0 for name in names)
+    assert total - sum(kept(shapes, found).values()) == round(sparsity * total)
+
+
+def test_unknown_dense_layers_are_refused_with_a_list_of_the_layers():
+    with pytest.raises(ValueError, match="no layer is named 'stem': choose from a, b, c"):
+        allocate(THREE, 0.5, "erk", dense="stem")
+    with pytest.raises(ValueError, match="no layer is left to prune"):
+        allocate(THREE, 0.5, "erk", dense="*")
 
 
 def test_er_and_erk_agree_on_linear_layers():

@@ -245,3 +245,24 @@ def test_batches_from_an_iterator_give_the_gradients_of_their_list():
     expected = Context(net, batches=[images(4)]).gradients()
     found = Context(net, batches=iter([images(4)])).gradients()
     assert torch.equal(found["5.weight"], expected["5.weight"])
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_recurrent_layers_are_run_without_cudnn_which_could_not_be_differentiated(recurrent):
+    seen = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.LSTM(3, 3) if recurrent else nn.Linear(3, 3)
+
+        def forward(self, inputs):
+            seen.append(torch.backends.cudnn.enabled)
+            found = self.layer(inputs)
+            return found[0] if recurrent else found
+
+    context = Context(Watched(), batches=[(torch.ones(2, 3), torch.tensor([0, 1]))])
+    before = torch.backends.cudnn.enabled
+    context.gradients()
+    assert seen == [before and not recurrent]
+    assert torch.backends.cudnn.enabled == before

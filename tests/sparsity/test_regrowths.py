@@ -37,14 +37,14 @@ def weights(net):
 
 
 def gradient_by_hand(net, batch):
-    """|dL/dw| of the two layers, without nn.Module and Context."""
+    """dL/dw of the two layers, without nn.Module and Context."""
     inputs, targets = batch
     first, second = (w.clone().requires_grad_() for w in weights(net).values())
     hidden = (inputs @ first.T + net[0].bias.detach()).clamp(min=0)
     outputs = hidden @ second.T + net[2].bias.detach()
     loss = (outputs.logsumexp(1) - outputs.gather(1, targets[:, None])[:, 0]).mean()
     loss.backward()
-    return {"0.weight": first.grad.abs(), "2.weight": second.grad.abs()}
+    return {"0.weight": first.grad, "2.weight": second.grad}
 
 
 @pytest.mark.parametrize("name", REGROWTHS)
@@ -57,7 +57,7 @@ def test_a_regrowth_scores_every_prunable_weight(name, net, batch):
 def test_the_gradient_regrowth_is_the_absolute_gradient_by_hand(net, before, batch):
     scores = REGROWTHS["gradient"](Context(net, before, batches=[batch]))
     for name, expected in gradient_by_hand(net, batch).items():
-        torch.testing.assert_close(scores[name], expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(scores[name], expected.abs(), rtol=1e-12, atol=1e-14)
 
 
 def test_gradient_regrowth_takes_the_largest_gradients_among_all_zero_positions(net, before, batch):
@@ -69,11 +69,48 @@ def test_gradient_regrowth_takes_the_largest_gradients_among_all_zero_positions(
     for name in NAMES:
         zero = (~after[name]).nonzero().tolist()
         removed = before.counts()[name] - after.counts()[name]
-        ranked = sorted(zero, key=lambda place, g=by_hand[name]: -g[tuple(place)])
+        ranked = sorted(zero, key=lambda place, g=by_hand[name]: -g[tuple(place)].abs())
         new = (grown[name] & ~after[name]).nonzero().tolist()
         assert sorted(new) == sorted(ranked[:removed])
         returned_at_once += int((grown[name] & before[name] & ~after[name]).sum())
     assert returned_at_once > 0
+
+
+@pytest.fixture
+def unequal_batches():
+    drawn = torch.Generator().manual_seed(5)
+    return [
+        (
+            torch.randn(size, 6, generator=drawn, dtype=torch.float64),
+            torch.randint(4, (size,), generator=drawn),
+        )
+        for size in (7, 1, 4)
+    ]
+
+
+def test_the_momentum_regrowth_is_that_of_the_gradients_by_hand(net, before, unequal_batches):
+    scores = REGROWTHS["momentum"](Context(net, before, batches=unequal_batches))
+    for name, score in scores.items():
+        v = torch.zeros_like(score)
+        for batch in unequal_batches:
+            v = 0.9 * v + gradient_by_hand(net, batch)[name]
+        assert v[~before[name]].any()
+        torch.testing.assert_close(score, v.abs(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("inputs", "expected"), [([1, -2, 3], 2.01), ([1, -2], 1.1), ([-4], 4)])
+def test_the_momentum_regrowth_by_hand(inputs, expected):
+    # y = w x, L = y: g = x for every batch of one example.
+    net = nn.Linear(1, 1, bias=False)
+    batches = [(torch.tensor([[float(x)]]), torch.zeros(1)) for x in inputs]
+    context = Context(net, batches=batches, loss_fn=lambda outputs, targets: outputs.mean())
+    assert REGROWTHS["momentum"](context)["weight"].item() == pytest.approx(expected)
+
+
+def test_the_momentum_regrowth_looks_at_the_order_of_the_batches(net, unequal_batches):
+    first = REGROWTHS["momentum"](Context(net, batches=unequal_batches))
+    turned = REGROWTHS["momentum"](Context(net, batches=unequal_batches[::-1]))
+    assert not torch.allclose(first["0.weight"], turned["0.weight"])
 
 
 def test_gradient_regrowth_looks_at_weights_that_are_not_yet_zeroed(net, batch):
