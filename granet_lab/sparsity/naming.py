@@ -41,12 +41,12 @@ def matching(names: Sequence[str], layers: Layers) -> list[str]:
     if callable(layers):
         return [name for name in names if layers(name)]
     words = {"first": names[0], "last": names[-1]}
-    patterns = [words.get(word, word) for word in layers.split()]
-    for pattern in patterns:
-        if not any(_fits(name, pattern) for name in names):
+    found: set[str] = set()
+    for word in layers.split():
+        pattern = words.get(word, word)
+        # A name may have brackets, which mean something in a pattern.
+        fitting = {pattern} & set(names) or {n for n in names if fnmatchcase(n, pattern)}
+        if not fitting:
             raise ValueError(f"no layer is named {pattern!r}: choose from {', '.join(names)}")
-    return [name for name in names if any(_fits(name, pattern) for pattern in patterns)]
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatchcase(name, pattern)
+        found |= fitting
+    return [name for name in names if name in found]

@@ -341,7 +341,7 @@ def test_one_use_of_a_shared_weight_pruned_by_torch_is_refused():
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
     torch_prune.l1_unstructured(tied[0], "weight", 0.5)
-    for verb in (exchange.from_torch, exchange.unwrap_):
+    for verb in (from_torch, unwrap_):
         with pytest.raises(ValueError, match="weight is pruned, but shared with"):
             verb(tied)
 
@@ -350,7 +350,7 @@ def test_a_layer_that_is_called_twice_is_unwrapped_once():
     layer = nn.Linear(3, 3)
     net = nn.Sequential(layer, nn.Tanh(), layer)
     torch_prune.l1_unstructured(layer, "weight", 4)
-    masks = exchange.unwrap_(net)
+    masks = unwrap_(net)
     assert is_plain(net)
     assert masks.counts() == {"0.weight": 5}
     assert torch.equal(masks["0.weight"], layer.weight != 0)

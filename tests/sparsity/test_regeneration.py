@@ -350,5 +350,5 @@ def test_nothing_comes_back_in_layers_that_take_no_part(scope):
 
 def test_unknown_layers_are_refused_by_name():
     context = make_context()
-    with pytest.raises(ValueError, match="no layer is named 'nine': choose from 0.weight"):
+    with pytest.raises(ValueError, match=r"no layer is named 'nine': choose from 0\.weight"):
         regenerate(context, DENSE, DENSE, "random", layers="nine")
