@@ -10,11 +10,13 @@ from granet_lab import checks
 from granet_lab.sparsity import granularity as units
 from granet_lab.sparsity import naming
 from granet_lab.sparsity.context import Context
-from granet_lab.sparsity.criteria import checked
+from granet_lab.sparsity.criteria import Scores, checked
 from granet_lab.sparsity.masks import Masks
 from granet_lab.sparsity.naming import Layers
 from granet_lab.sparsity.regrowths import REGROW_SCOPES, REGROWTHS
 from granet_lab.sparsity.selection import top_k_across
+
+Chosen = Mapping[str, Tensor]
 
 
 def regenerate(
@@ -62,41 +64,33 @@ def regenerate(
             raise ValueError(
                 f"{name} has {left[name] - count} more active weights after pruning than before"
             )
+    scores = dict(score(context))
     part = naming.choose(list(after), layers, dense)
-    inactive = {name: ~after[name] for name in part}
-    scores = checked(score(context), inactive, regrow)
-    alike = [{name: masks[name] for name in part} for masks in (before, after)]
-    if granularity == units.FILTER:
-        grown = _grow_filters({name: scores[name] for name in part}, *alike, scope)
-    else:
-        grown = _grow(scores, inactive, _lost(*alike), scope)
-    return Masks({**after, **{name: after[name] | grown[name] for name in part}})
+    regenerated = dict(after)
+    for group in [part] if scope == "global" else [[name] for name in part]:
+        free = {name: ~after[name] for name in group}
+        found = checked({name: scores.pop(name, None) for name in group}, free, regrow)
+        lost = [{name: masks[name] for name in group} for masks in (before, after)]
+        grown = (
+            _filters(found, *lost) if granularity == units.FILTER else _weights(found, free, *lost)
+        )
+        regenerated |= {name: mask | after[name] for name, mask in grown.items()}
+    return Masks(regenerated)
 
 
-def _lost(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
-    return {n: int(m.count_nonzero() - after[n].count_nonzero()) for n, m in before.items()}
+def _weights(scores: Scores, free: Chosen, before: Chosen, after: Chosen) -> Chosen:
+    """The best of the free positions, as many as were lost."""
+    return top_k_across(scores, free, _active(before) - _active(after))
 
 
-def _grow(
-    scores: Mapping[str, Tensor],
-    free: Mapping[str, Tensor],
-    lost: Mapping[str, int],
-    scope: str,
-) -> dict[str, Tensor]:
-    """The free positions that come back."""
-    if scope == "global":
-        return top_k_across(scores, free, sum(lost.values()))
-    return {n: top_k_across({n: scores[n]}, {n: mask}, lost[n])[n] for n, mask in free.items()}
-
-
-def _grow_filters(
-    scores: Mapping[str, Tensor],
-    before: Mapping[str, Tensor],
-    after: Mapping[str, Tensor],
-    scope: str,
-) -> dict[str, Tensor]:
-    """The weights of the empty filters that come back."""
+def _filters(scores: Scores, before: Chosen, after: Chosen) -> Chosen:
+    """The weights of the best filters without an active one, as many as were emptied."""
     alive = [{name: n > 0 for name, n in units.filters(m).items()} for m in (before, after)]
     empty = {name: ~found for name, found in alive[1].items()}
-    grown = _grow(units.filters(scores), empty, _lost(*alive), scope)
+    sums = units.filters({name: scores[name] for name in after})
+    grown = top_k_across(sums, empty, _active(alive[0]) - _active(alive[1]))
     return {name: units.of_filters(grown[name], mask.shape) for name, mask in after.items()}
+
+
+def _active(masks: Chosen) -> int:
+    return sum(int(mask.count_nonzero()) for mask in masks.values())
