@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 _LAB = Path("data/runs")
+# What a printed table tells apart, if there is more than one of it.
+_TOLD = ("pretrained_sparsity", "criterion", "scope", "granularity", "layers", "dense")
+_TOLD += ("reestimate_batchnorm", "rate", "regrow", "regrow_scope")
 
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...")]
 
@@ -61,9 +64,9 @@ def measure(
     scope: tuple[str, ...] = ("global",),
     granularity: tuple[str, ...] = ("weight",),
     layers: tuple[str, ...] = ("*",),
-    dense: str = "",
-    regrow_scope: Literal["layer", "global"] = "layer",
-    reestimate_batchnorm: bool = False,
+    dense: tuple[str, ...] = ("",),
+    regrow_scope: tuple[Literal["layer", "global"], ...] = ("layer",),
+    reestimate_batchnorm: tuple[Literal["no", "yes"], ...] = ("no",),
     lr: tuple[Literal["frozen", "remaining"], ...] = ("frozen",),
     recovery_epochs: int | None = None,
     settings: Settings = (),
@@ -88,9 +91,9 @@ def measure(
         scope: global, uniform, er or erk: over what weights are ranked.
         granularity: weight, filter, or N:M such as 2:4: what is removed as one.
         layers: Layers to prune: names with wildcards, first, last; each: one layer at a time.
-        dense: Layers that are left as they are.
+        dense: Layers that are left as they are, written in the same way.
         regrow_scope: Whether each layer gets back what it lost, or all layers together (global).
-        reestimate_batchnorm: Measure BatchNorm's statistics anew after pruning.
+        reestimate_batchnorm: Whether BatchNorm's statistics are measured anew after pruning.
         lr: frozen measures plasticity, remaining (to the end of the run) the final gap.
         recovery_epochs: Length of the frozen continuation; by default a tenth of the run.
         settings: Other values for fields of the recipe.
@@ -118,7 +121,7 @@ def measure(
             layers=[name for word in layers for name in (each if word == "each" else [word])],
             dense=dense,
             regrow_scope=regrow_scope,
-            reestimate_batchnorm=reestimate_batchnorm,
+            reestimate_batchnorm=[word == "yes" for word in reestimate_batchnorm],
             lr=lr,
             recovery_epochs=recovery_epochs,
         )
@@ -237,8 +240,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _pivot(table: Any, value: str) -> str:
     table = table[table[value].notna()].assign(regrow=table.regrow.fillna("none"))
-    names = ("pretrained_sparsity", "criterion", "scope", "granularity", "layers", "rate", "regrow")
-    rows = [n for n in names if table[n].nunique() > 1 or n in ("rate", "regrow")]
+    rows = [n for n in _TOLD if table[n].nunique() > 1 or n in ("rate", "regrow")]
     return table.groupby([*rows, "epoch"])[value].mean().unstack().round(2).to_string()
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -20,6 +20,8 @@ from granet_lab.figures import panels
 _COLOURS = "RdBu"
 _INK, _SMALL = "0.25", 8
 _DASHES = (0, (4, 3))
+# Percentage points that linear colours can show without drowning what is near zero.
+_MODEST = 8.0
 # Inches.
 _CELL_WIDTH, _CELL_HEIGHT = 0.42, 0.34
 
@@ -51,14 +53,14 @@ def by_layer_and_epoch(
     )
     axes = figure.subplots(len(rows), len(cols), squeeze=False, sharex=True, sharey=True)
     reach = frame.loc[frame["epoch"] > 0, "mean"].abs().max()
-    reach = reach if reach > 0 else 1.0
+    norm = _norm(reach)
     for i, row_value in enumerate(rows):
         for j, col_value in enumerate(cols):
             part = frame[frame[row] == row_value] if row else frame
             part = part[part[col] == col_value] if col else part
             cells = part.pivot_table(index="layers", columns="epoch", values="mean")
             cells = cells.reindex(index=layers, columns=epochs)
-            _draw(axes[i, j], cells, reach, decays)
+            _draw(axes[i, j], cells, norm, decays)
             titles = [panels.label(row, row_value)] if row else []
             titles += [panels.label(col, col_value)] if col else []
             axes[i, j].set_title(", ".join(titles), fontsize=9)
@@ -73,15 +75,20 @@ def by_layer_and_epoch(
             frameon=False,
             fontsize=9,
         )
-    colours = ScalarMappable(Normalize(-reach, reach), _COLOURS)
+    colours = ScalarMappable(norm, _COLOURS)
     bar = figure.colorbar(colours, ax=axes, aspect=30, pad=0.02, fraction=0.05)
     bar.set_label(title, fontsize=9)
+    if isinstance(norm, SymLogNorm):
+        marks = [1, 2, 5, 10, 20, 50, 100]
+        bar.set_ticks([sign * mark for mark in marks for sign in (-1, 1) if mark <= reach] + [0])
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+        bar.minorticks_off()
     bar.ax.tick_params(labelsize=_SMALL, colors=_INK)
     bar.outline.set_visible(False)
     return figure
 
 
-def _draw(axes: Axes, cells: pd.DataFrame, reach: float, decays: Sequence[int]) -> None:
+def _draw(axes: Axes, cells: pd.DataFrame, norm: Normalize, decays: Sequence[int]) -> None:
     texts = cells.map(lambda value: "" if math.isnan(value) else _number(value))
     untrained = np.array([[epoch == 0 for epoch in cells.columns]] * len(cells))
     look = {"linewidths": 1, "linecolor": "white", "cbar": False, "ax": axes, "fmt": ""}
@@ -91,8 +98,7 @@ def _draw(axes: Axes, cells: pd.DataFrame, reach: float, decays: Sequence[int]) 
         annot=texts,
         mask=untrained | cells.isna(),
         cmap=_COLOURS,
-        vmin=-reach,
-        vmax=reach,
+        norm=norm,
         annot_kws=letters,
         **look,
     )
@@ -112,6 +118,14 @@ def _draw(axes: Axes, cells: pd.DataFrame, reach: float, decays: Sequence[int]) 
             axes.axvline(place, color=_INK, linewidth=0.9, linestyle=_DASHES)
     axes.set_facecolor("white")
     axes.tick_params(labelsize=_SMALL, colors=_INK, length=0, rotation=0)
+
+
+def _norm(reach: float) -> Normalize:
+    """From -reach to reach; beyond a point logarithmic where one layer would drown the others."""
+    if reach > _MODEST:
+        return SymLogNorm(1, vmin=-reach, vmax=reach)
+    reach = reach if reach > 0 else 1.0
+    return Normalize(-reach, reach)
 
 
 def _number(value: float) -> str:

@@ -13,6 +13,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from granet_lab.sparsity.naming import EVERY
+
 # Inches: three panels fill the width of a page, and every panel keeps its size.
 _PANEL_WIDTH, _PANEL_HEIGHT = 2.6, 2.5
 _SMALL, _NORMAL = 8, 9
@@ -40,6 +42,14 @@ def label(name: str, value: Any) -> str:
         return "no regeneration" if value == "none" else f"{value} regeneration"
     if name == "milestones":
         return f"decays at {value.replace(' ', ', ')}" if value else "constant learning rate"
+    if name == "reestimate_batchnorm":
+        return "BatchNorm re-estimated" if value else "BatchNorm as trained"
+    if name == "regrow_scope":
+        return "regrown layer by layer" if value == "layer" else "regrown across layers"
+    if name == "dense":
+        return f"{value} dense" if value else "no layer left dense"
+    if name == "layers":
+        return "all layers" if value == EVERY else f"{value}"
     if name == "pretrained_sparsity":
         return "dense" if value == 0 else f"pre-trained at sparsity {value:g}"
     return f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{value}"

@@ -12,7 +12,7 @@ from granet_lab.figures.panels import save
 from granet_lab.figures.statistics import summarise
 from granet_lab.sparsity.naming import EVERY
 
-__all__ = ["final_gap", "layers", "plasticity", "recovery", "removal", "save", "trunk"]
+__all__ = ["damage", "final_gap", "layers", "plasticity", "recovery", "removal", "save", "trunk"]
 
 Drawn = tuple[Figure, pd.DataFrame]
 
@@ -58,6 +58,18 @@ def plasticity(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
             line tells apart.
     """
     return _against_epoch(table, "plasticity", "Plasticity (percentage points)", hue)
+
+
+def damage(table: pd.DataFrame, hue: str = "criterion") -> Drawn:
+    """What pruning costs at once: test accuracy just after it minus that just before, against the
+    epoch of pruning.
+
+    Otherwise like :func:`plasticity`; of trials with either learning rate.
+    """
+    if not {"acc_pruned", "acc_before"} <= set(table):
+        raise ValueError("this is no table of trials: it has no acc_pruned and acc_before")
+    table = table.assign(damage=table["acc_pruned"] - table["acc_before"])
+    return _against_epoch(table, "damage", "Change at once (percentage points)", hue)
 
 
 def final_gap(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
