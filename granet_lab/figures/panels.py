@@ -175,7 +175,7 @@ def focus(
         furthest = means.loc[(means - (low + high) / 2).abs().idxmax()]
         up = furthest > high
         axes.annotate(
-            f"{'▲' if up else '▼'} {furthest:.0f}",
+            f"{'▲' if up else '▼'} {round(furthest)}",
             xy=(place, high if up else low),
             xytext=(0, 0 if up else 2),
             textcoords="offset points",

@@ -64,10 +64,12 @@ def damage(table: pd.DataFrame, hue: str = "criterion") -> Drawn:
     """What pruning costs at once: test accuracy just after it minus that just before, against the
     epoch of pruning.
 
-    Otherwise like :func:`plasticity`; of trials with either learning rate.
+    Otherwise like :func:`plasticity`. The untrained network of epoch 0 has nothing to lose and is
+    left out.
     """
     if not {"acc_pruned", "acc_before"} <= set(table):
         raise ValueError("this is no table of trials: it has no acc_pruned and acc_before")
+    table = table[table["epoch"] > 0]
     table = table.assign(damage=table["acc_pruned"] - table["acc_before"])
     return _against_epoch(table, "damage", "Change at once (percentage points)", hue)
 
@@ -188,7 +190,7 @@ def removal(weights: pd.DataFrame, table: pd.DataFrame) -> Drawn:
             _refuse_mixture(name, same[name].astype(object).fillna("none"))
     frame = removals.frame_of(weights, same)
     figure = removals.draw(frame, criterion, int(same["recovery_epochs"].iloc[0]))
-    words = f"{criterion}, {one['scope']}: {one['rate']:.0%} of the weights after epoch "
+    words = f"{criterion}, {one['scope']}: {one['rate']:.0%} of the weights removed after epoch "
     figure.suptitle(f"{words}{one['epoch']}", fontsize=10)
     return figure, frame
 
