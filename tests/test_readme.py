@@ -3,9 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from sklearn.datasets import load_digits
 
 import granet_lab as gl
+from granet_lab.sparsity.allocation import SCHEMES
+from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.training.data import DATASETS
 from granet_lab.training.models import MODELS
 
@@ -40,6 +45,37 @@ def test_the_explorer_opens_as_written(lab, recipe):
     example = compile(block("gl.explore"), "README.md", "eval")
     explorer = eval(example, {"gl": gl, "lab": lab, "recipe": recipe})
     assert {trial.pruning.rate for trial in explorer.trials} == {0.9}
+
+
+def test_layers_one_by_one_are_asked_as_written():
+    names = {"gl": gl, "recipe": gl.recipes.digits()}
+    exec(block("gl.layer_names").splitlines()[0], names)
+    assert len(names["trials"]) == 7 * 2 * 4
+    assert {trial.pruning.layers for trial in names["trials"]} == {
+        f"{layer}.weight" for layer in ("block1.0", "block2.0", "block3.0", "classifier")
+    }
+
+
+def test_any_network_is_pruned_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    with torch.random.fork_rng():
+        exec(block("sparsity.prune(context"), names)
+    counts, sizes = names["masks"].counts(), names["masks"].sizes()
+    for layer in ("conv1.weight", "fc.weight"):
+        assert counts[layer] == sizes[layer]
+    assert names["regrown"].sparsity == 0
+    pruned = torchvision.models.resnet18()
+    pruned.load_state_dict(torch.load("resnet18.pt", weights_only=True))
+    zeros = sum(int((p == 0).sum()) for n, p in pruned.named_parameters() if n in sizes)
+    assert zeros == names["masks"].total - names["masks"].active
+    assert 0 < names["flops"] < 3.7e9
+
+
+def test_the_choices_in_the_table_are_all_there_are():
+    row = {line.split("|")[1].strip(): line for line in README.splitlines() if "|" in line}
+    for name, registry in (("criterion", CRITERIA), ("scope", SCHEMES), ("regrow", REGROWTHS)):
+        assert all(re.search(rf"\b{known}\b", row[f"`{name}`"]) for known in registry)
 
 
 def test_your_own_network_works_as_written(tmp_path, monkeypatch, forgotten):
