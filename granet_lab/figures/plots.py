@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 from matplotlib.figure import Figure
 
 from granet_lab.figures import heatmaps, panels, removals
+from granet_lab.figures.averages import SETTINGS, averaged, milestones, refuse_mixture
 from granet_lab.figures.panels import save
-from granet_lab.figures.statistics import summarise
 from granet_lab.sparsity.naming import EVERY
 
 __all__ = ["damage", "final_gap", "layers", "plasticity", "recovery", "removal", "save", "trunk"]
 
 Drawn = tuple[Figure, pd.DataFrame]
-
-# What a figure must not average over without being told.
-_SETTINGS = (
-    "dataset",
-    "model",
-    "method",
-    "pretrained_sparsity",
-    "rate",
-    "criterion",
-    "scope",
-    "granularity",
-    "regrow",
-    "regrow_scope",
-    "layers",
-    "dense",
-    "reestimate_batchnorm",
-    "lr_mode",
-    "recovery_epochs",
-    "epochs",
-    "milestones",
-)
 
 
 def plasticity(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
@@ -106,7 +83,7 @@ def layers(table: pd.DataFrame, value: str = "plasticity") -> Drawn:
     if single.empty:
         raise ValueError("no trial prunes a single layer: grid(..., layers=layer_names(recipe))")
     free = ["recovery_epochs"] if value == "final_gap" else []
-    frame, single = _averaged(single, value, ["regrow", "rate"], "layers", "epoch", free)
+    frame, single = averaged(single, value, ["regrow", "rate"], "layers", "epoch", free)
     frame = frame.set_index("layers").loc[list(dict.fromkeys(single["layers"]))].reset_index()
     levels = panels.order(frame, "regrow")
     frame = frame.sort_values(["regrow"], key=lambda names: names.map(levels.index), kind="stable")
@@ -116,7 +93,7 @@ def layers(table: pd.DataFrame, value: str = "plasticity") -> Drawn:
         frame,
         "regrow" if len(levels) > 1 else None,
         "rate",
-        _milestones(single),
+        milestones(single),
         f"{word} (percentage points)",
     )
     return figure, frame.reset_index(drop=True)
@@ -146,7 +123,7 @@ def recovery(curves: pd.DataFrame, epoch: int, hue: str = "regrow") -> Drawn:
         measured = ", ".join(str(e) for e in sorted(curves["epoch"].unique()))
         raise ValueError(f"no recovery curves for epoch {epoch}: choose from {measured}")
     facets = ["pretrained_sparsity", "rate"]
-    frame, chosen = _averaged(chosen, "test_acc", facets, hue, "recovery_epoch")
+    frame, chosen = averaged(chosen, "test_acc", facets, hue, "recovery_epoch")
     before = chosen.groupby(facets)["acc_before"].mean()
     figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
     for axes, part in parts:
@@ -176,8 +153,8 @@ def removal(weights: pd.DataFrame, table: pd.DataFrame) -> Drawn:
     Raises:
         ValueError: settings are mixed, or the table does not have the criterion.
     """
-    for name in ("epoch", *_SETTINGS):
-        _refuse_mixture(name, weights[name].astype(object).fillna("none"))
+    for name in ("epoch", *SETTINGS):
+        refuse_mixture(name, weights[name].astype(object).fillna("none"))
     one = weights.iloc[0]
     criterion = one["criterion"]
     same = table[(table["epoch"] == one["epoch"]) & (table["rate"] == one["rate"])]
@@ -185,9 +162,9 @@ def removal(weights: pd.DataFrame, table: pd.DataFrame) -> Drawn:
         raise ValueError(
             f"the table has no {criterion!r} at epoch {one['epoch']} and rate {one['rate']:g}"
         )
-    for name in _SETTINGS:
+    for name in SETTINGS:
         if name in same and name != "criterion":
-            _refuse_mixture(name, same[name].astype(object).fillna("none"))
+            refuse_mixture(name, same[name].astype(object).fillna("none"))
     frame = removals.frame_of(weights, same)
     figure = removals.draw(frame, criterion, int(same["recovery_epochs"].iloc[0]))
     words = f"{criterion}, {one['scope']}: {one['rate']:.0%} of the weights removed after epoch "
@@ -213,12 +190,12 @@ def trunk(history: pd.DataFrame, hue: str = "pretrained_sparsity") -> Drawn:
     """
     if history.empty:
         raise ValueError("no history to draw: train a run first")
-    frame, history = _averaged(history, "test_acc", [], hue, "epoch")
+    frame, history = averaged(history, "test_acc", [], hue, "epoch")
     figure, parts = panels.grid_of_axes(frame, None, None)
     figure.set_size_inches(5.2, 3.2)
     for axes, part in parts:
         panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue))
-        panels.mark_decays(axes, _milestones(history))
+        panels.mark_decays(axes, milestones(history))
         panels.focus(axes, part, "epoch", apart=range(part["epoch"].max() // 20 + 1), tell=False)
     panels.finish(figure, parts, "Epoch", "Test accuracy (%)")
     return figure, frame
@@ -232,76 +209,17 @@ def _against_epoch(table: pd.DataFrame, value: str, title: str, hue: str) -> Dra
     facets = ["pretrained_sparsity", "rate"]
     # Under the remaining schedule the length follows from the epoch: it is no setting there.
     free = ["recovery_epochs"] if value == "final_gap" else []
-    frame, table = _averaged(table, value, facets, hue, "epoch", free)
+    frame, table = averaged(table, value, facets, hue, "epoch", free)
     figure, parts = panels.grid_of_axes(frame, _row(frame), "rate")
     apart = {0, *table.loc[table["recovery_epochs"] == 0, "epoch"]}
     for axes, part in parts:
         axes.axhline(0, color="0.25", linewidth=0.8)
         panels.draw_lines(axes, part, "epoch", hue, panels.order(frame, hue), apart)
-        panels.mark_decays(axes, _milestones(table))
+        panels.mark_decays(axes, milestones(table))
         panels.focus(axes, part, "epoch", apart)
     panels.finish(figure, parts, "Epoch of pruning", title)
     return figure, frame
 
 
-def _averaged(
-    table: pd.DataFrame,
-    value: str,
-    facets: Sequence[str],
-    hue: str,
-    x: str,
-    free: Sequence[str] = (),
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The means that a figure draws, and the rows behind them with regrow in words.
-
-    Args:
-        table: tidy.
-        value: the column to average over seeds.
-        facets: columns that the panels differ in.
-        hue: the column that the lines differ in.
-        x: the column along the horizontal axis.
-        free: columns that may vary all the same.
-
-    Raises:
-        ValueError: something varies that neither panels nor lines show, or a seed is there twice.
-    """
-    table = table[table[value].notna()]
-    if table.empty:
-        raise ValueError(f"there is no {value} to draw")
-    if hue not in table or hue in (*facets, x):
-        fit = [name for name in _SETTINGS if name in table and name not in facets]
-        raise ValueError(f"lines cannot differ in {hue!r}: choose hue from {', '.join(fit)}")
-    if "regrow" in table:
-        table = table.assign(regrow=table["regrow"].astype(object).fillna("none"))
-    shown = [*facets, hue]
-    for name in _SETTINGS:
-        if name not in table or name in (*shown, *free):
-            continue
-        # A dense and a static run differ in their method, and in their sparsity just so.
-        told = name == "method" and "pretrained_sparsity" in shown
-        for _, part in table.groupby("pretrained_sparsity") if told else [(None, table)]:
-            _refuse_mixture(name, part[name])
-    for _, same in table.groupby([*shown, x]):
-        if "lr" in same:
-            _refuse_mixture("lr", same["lr"].dropna())
-        if same["seed"].duplicated().any():
-            raise ValueError("a seed is there twice: the table repeats trials or mixes recipes")
-    return summarise(table, value, [*shown, x]), table
-
-
-def _refuse_mixture(name: str, values: pd.Series) -> None:
-    found = sorted({str(value) for value in values})
-    if len(found) > 1:
-        raise ValueError(
-            f"the table mixes {name} ({', '.join(found)}): select one, or draw hue={name!r}"
-        )
-
-
 def _row(frame: pd.DataFrame) -> str | None:
     return "pretrained_sparsity" if frame["pretrained_sparsity"].nunique() > 1 else None
-
-
-def _milestones(table: pd.DataFrame) -> list[int]:
-    """The epochs of the learning-rate decays; none if the runs differ in them."""
-    found = table["milestones"].unique()
-    return [int(epoch) for epoch in found[0].split()] if len(found) == 1 else []

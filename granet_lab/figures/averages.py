@@ -1,0 +1,94 @@
+"""Means over seeds for a figure, and the refusal to average over anything else unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from granet_lab.figures.statistics import summarise
+
+# What a figure must not average over without being told.
+SETTINGS = (
+    "dataset",
+    "model",
+    "method",
+    "pretrained_sparsity",
+    "rate",
+    "criterion",
+    "scope",
+    "granularity",
+    "regrow",
+    "regrow_scope",
+    "layers",
+    "dense",
+    "reestimate_batchnorm",
+    "lr_mode",
+    "recovery_epochs",
+    "epochs",
+    "milestones",
+)
+
+
+def averaged(
+    table: pd.DataFrame,
+    value: str,
+    facets: Sequence[str],
+    hue: str,
+    x: str,
+    free: Sequence[str] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The means that a figure draws, and the rows behind them with regrow in words.
+
+    Args:
+        table: tidy.
+        value: the column to average over seeds.
+        facets: columns that the panels differ in.
+        hue: the column that the lines differ in.
+        x: the column along the horizontal axis.
+        free: columns that may vary all the same.
+
+    Raises:
+        ValueError: something varies that neither panels nor lines show, or a seed is there twice.
+    """
+    table = table[table[value].notna()]
+    if table.empty:
+        raise ValueError(f"there is no {value} to draw")
+    if hue not in table or hue in (*facets, x):
+        fit = [name for name in SETTINGS if name in table and name not in facets]
+        raise ValueError(f"lines cannot differ in {hue!r}: choose hue from {', '.join(fit)}")
+    if "regrow" in table:
+        table = table.assign(regrow=table["regrow"].astype(object).fillna("none"))
+    shown = [*facets, hue]
+    for name in SETTINGS:
+        if name not in table or name in (*shown, *free):
+            continue
+        # A dense and a static run differ in their method, and in their sparsity just so.
+        told = name == "method" and "pretrained_sparsity" in shown
+        for _, part in table.groupby("pretrained_sparsity") if told else [(None, table)]:
+            refuse_mixture(name, part[name])
+    for _, same in table.groupby([*shown, x]):
+        if "lr" in same:
+            refuse_mixture("lr", same["lr"].dropna())
+        if same["seed"].duplicated().any():
+            raise ValueError("a seed is there twice: the table repeats trials or mixes recipes")
+    return summarise(table, value, [*shown, x]), table
+
+
+def refuse_mixture(name: str, values: pd.Series) -> None:
+    """Do nothing if a column has one value.
+
+    Raises:
+        ValueError: it has several.
+    """
+    found = sorted({str(value) for value in values})
+    if len(found) > 1:
+        raise ValueError(
+            f"the table mixes {name} ({', '.join(found)}): select one, or draw hue={name!r}"
+        )
+
+
+def milestones(table: pd.DataFrame) -> list[int]:
+    """The epochs of the learning-rate decays; none if the runs differ in them."""
+    found = table["milestones"].unique()
+    return [int(epoch) for epoch in found[0].split()] if len(found) == 1 else []
