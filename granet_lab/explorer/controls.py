@@ -67,7 +67,8 @@ class SettingControls:
         }
         self.title = widgets.HTML(_title(name, colour))
         self.box = widgets.HBox(
-            [self.title, *self.fields.values()], layout={"align_items": "flex-end", "width": "100%"}
+            [self.title, *self.fields.values()],
+            layout={"align_items": "flex-end", "width": "100%", "flex_flow": "row wrap"},
         )
 
     @property
@@ -170,7 +171,8 @@ def _dropdown(field: str, values: Sequence[Any], start: Any, name: str) -> widge
             "height": "auto",
             "width": "auto",
             "flex": "1 1 0",
-            "min_width": "0",
+            "min_width": "94px",
+            "max_width": "170px",
             "align_items": "stretch",
         },
     )
