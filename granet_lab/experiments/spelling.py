@@ -54,6 +54,8 @@ def _trial(trial: Trial, recipe: str) -> str:
         texts["recovery_epochs"] = str(trial.recovery_epochs)
     else:
         texts["lr"] = repr(trial.lr)
+    if trial.reestimate_batchnorm:
+        texts["reestimate_batchnorm"] = "True"
     return _call("gl.Trial", {}, texts)
 
 

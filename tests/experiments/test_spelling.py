@@ -41,12 +41,24 @@ CHANGES = {
     "threads": st.integers(1, 8),
 }
 RECIPES = st.fixed_dictionaries({}, optional=CHANGES).map(lambda few: gl.recipes.digits(**few))
-PRUNINGS = st.builds(
-    gl.Pruning,
-    rate=st.floats(0, 1),
-    criterion=st.sampled_from(list(CRITERIA)),
-    scope=SCOPES,
-    regrow=st.none() | st.sampled_from(list(REGROWTHS)),
+LAYERS = st.sampled_from(["first", "last", "block2.0.weight", "block* classifier.weight"])
+PLAIN = {
+    "rate": st.floats(0, 1),
+    "criterion": st.sampled_from(list(CRITERIA)),
+    "scope": SCOPES,
+    "granularity": st.sampled_from(["weight", "filter"]),
+    "layers": st.just("*") | LAYERS,
+    "dense": st.just("") | LAYERS,
+}
+REGROWING = {
+    "regrow": st.sampled_from(list(REGROWTHS)),
+    "regrow_scope": st.sampled_from(["layer", "global"]),
+}
+PATTERN = {"granularity": st.just("2:4"), "rate": st.just(0.5), "scope": st.just("uniform")}
+PRUNINGS = st.one_of(
+    st.builds(gl.Pruning, **PLAIN),
+    st.builds(gl.Pruning, **PLAIN, **REGROWING),
+    st.builds(gl.Pruning, **{**PLAIN, **PATTERN}),
 )
 
 
@@ -59,7 +71,9 @@ def trials(draw):
         "pruning": draw(PRUNINGS),
         "recovery_epochs": draw(st.none() | st.integers(0, 20)) if lr == "frozen" else None,
         "lr": lr,
+        "reestimate_batchnorm": draw(st.booleans()),
     }
+    assert asked.keys() | {"recipe"} == {field.name for field in fields(gl.Trial)}
     seeds = draw(st.lists(st.integers(0, 9), min_size=1, max_size=4))
     return [gl.Trial(recipe=replace(recipe, seed=seed), **asked) for seed in seeds]
 
@@ -68,8 +82,9 @@ def made(code):
     return eval(code, {"gl": gl})
 
 
-def test_every_field_of_a_recipe_is_tried():
+def test_every_field_is_tried():
     assert CHANGES.keys() | {"dataset"} == {field.name for field in fields(gl.Recipe)}
+    assert PLAIN.keys() | REGROWING.keys() == {field.name for field in fields(gl.Pruning)}
 
 
 @given(RECIPES)
