@@ -11,6 +11,9 @@ import pytest
 
 import granet_lab as gl
 from granet_lab import cli
+from granet_lab.experiments.tidy import COLUMNS
+from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.regrowths import REGROWTHS
 
 COMMANDS = {f.__name__: f for f in (cli.demo, cli.train, cli.measure, cli.plot, cli.runs)}
 every_command = pytest.mark.parametrize("command", COMMANDS)
@@ -142,6 +145,11 @@ BAD = [
     ("measure --epoch 1 --rate 0.5 --regrow all", "'all': choose from .*gradient"),
     ("measure --epoch 1 --rate 0.5 --recovery-epochs -1", "recovery_epochs must be at least 0"),
     ("measure --epoch 1 --rate 0.5 --workers 0", "workers must be"),
+    ("measure --epoch 1 --rate 0.5 --granularity channel", "'channel': choose from .*filter"),
+    ("measure --epoch 1 --rate 0.9 --granularity 2:4", "2:4 .*needs rate=0.5"),
+    ("measure --epoch 1 --rate 0.5 --regrow-scope global", "choose a regrow"),
+    ("measure --epoch 1 --rate 0.5 --layers", "layers needs at least one value"),
+    ("measure --epoch 1 --rate 0.5 --reestimate-batchnorm", "reestimate_batchnorm needs"),
     ("plot nothing.csv", r"there is no table nothing\.csv"),
     ("plot .", "directory"),
     ("plot file", "file"),
@@ -163,6 +171,8 @@ MISTYPED = [
     ("prune", "prune"),
     ("measure --epoch 1", "--rate"),
     ("measure --epoch 1 --rate 0.5 --lr never", "never"),
+    ("measure --epoch 1 --rate 0.5 --regrow-scope filter", "filter"),
+    ("measure --epoch 1 --rate 0.5 --reestimate-batchnorm True", "True"),
     ("plot", "PATH"),
 ]
 
@@ -297,6 +307,92 @@ def test_measure_passes_every_choice_on(run):
     assert table[chosen].drop_duplicates().values.tolist() == [
         ["random", "erk", 2, 4, 0.5, "static"]
     ]
+
+
+def measured(run, *words):
+    """The table of one epoch and rate."""
+    asked = ("--epoch", "1", "--rate", "0.5", "--workers", "1", "--csv", "t.csv")
+    code, out, _ = run("measure", *TINY, *asked, *words)
+    assert code == 0
+    table = gl.read_table("t.csv")
+    assert list(table) == COLUMNS
+    return table, out
+
+
+def test_each_layer_is_pruned_alone(run):
+    table, out = measured(run, "--layers", "each")
+    assert table["layers"].tolist() == ["1.weight", "3.weight", "5.weight"]
+    assert table["sparsity"].tolist() == pytest.approx(
+        [3200 / 17400, 5000 / 17400, 500 / 17400], rel=1e-5
+    )
+    assert (table["status"] == "ok").all()
+    for name in ("1.weight", "3.weight", "5.weight"):
+        assert re.search(rf"^{re.escape(name)} +0\.5 +none ", out, re.M)
+
+
+def test_each_stands_beside_other_layers_and_is_not_measured_twice(run):
+    table, _ = measured(run, "--layers", "*", "each", "5.weight", "1.* 3.*")
+    assert table["layers"].tolist() == ["*", "1.weight", "3.weight", "5.weight", "1.* 3.*"]
+    assert table["sparsity"].iloc[-1] == pytest.approx(8200 / 17400, rel=1e-5)
+
+
+def test_each_means_the_layers_of_the_recipes_model(run):
+    asked = "--epoch 0 --rate 0.5 --recovery-epochs 0 --layers each --workers 1 --csv t.csv"
+    run("measure", "--set", "epochs=1", "milestones=()", "train_size=50", *asked.split())
+    names = gl.layer_names(gl.recipes.digits())
+    assert gl.read_table("t.csv")["layers"].tolist() == names
+
+
+def test_measure_takes_granularities(run):
+    words = "--granularity weight filter 2:4 --scope uniform"
+    table, out = measured(run, *words.split())
+    assert table["granularity"].tolist() == ["weight", "filter", "2:4"]
+    assert table["sparsity"].tolist() == [0.5] * 3
+    assert re.search(r"^2:4 ", out, re.M)
+
+
+def test_measure_takes_layers_that_stay_dense(run):
+    table, _ = measured(run, "--dense", "", "last", "1.* 5.*")
+    assert table["dense"].tolist() == ["", "last", "1.* 5.*"]
+    assert table["sparsity"].tolist() == pytest.approx([0.5, 8200 / 17400, 5000 / 17400], rel=1e-5)
+
+
+def test_measure_takes_both_scopes_of_regrowth(run):
+    words = "--regrow gradient momentum --regrow-scope layer global --pretrained-sparsity 0.5"
+    table, _ = measured(run, *words.split())
+    assert table[["regrow", "regrow_scope"]].values.tolist() == [
+        *(["gradient", "layer"], ["gradient", "global"]),
+        *(["momentum", "layer"], ["momentum", "global"]),
+    ]
+    assert table["sparsity_after"].tolist() == [0.5] * 4
+    assert table["regrown_survival"].between(0, 1).all()
+
+
+def test_measure_takes_batchnorm_as_trained_and_measured_anew(run):
+    table, out = measured(run, "--reestimate-batchnorm", "no", "yes")
+    assert table["reestimate_batchnorm"].tolist() == [False, True]
+    assert table["acc_before"].nunique() == 1
+    assert re.search("^False .*\n^True ", out, re.M)
+
+
+def test_a_layer_that_is_not_there_is_told_and_the_others_are_measured(run, caplog):
+    table, _ = measured(run, "--layers", "first", "block7.*")
+    assert table["status"].tolist() == ["ok", "failed"]
+    assert "no layer is named 'block7.*': choose from 1.weight" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("option", "registry"),
+    [("criterion", CRITERIA), ("regrow", REGROWTHS)],
+    ids=["criterion", "regrow"],
+)
+def test_the_help_of_measure_names_every_criterion_and_regrowth(helped, option, registry):
+    (line,) = re.findall(rf"^ +{option}: (.*)$", cli.measure.__doc__, re.M)
+    ours = {f.__name__ for f in map(registry.__getitem__, registry)}
+    ours -= {f.__name__ for f in registry.added()}
+    assert len(ours) >= 3
+    assert ours <= set(re.findall(r"\w+", line))
+    assert line in " ".join(helped["texts"]["measure"].replace("│", " ").split())
 
 
 def test_plot_draws_what_measure_wrote(run, tmp_path):

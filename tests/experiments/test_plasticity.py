@@ -4,17 +4,24 @@ import pytest
 import torch
 
 import granet_lab as gl
-from granet_lab.experiments.plasticity import measure_trial, sparsities
+from granet_lab.experiments.plasticity import measure_trial, operate_, prune_once, sparsities
 from granet_lab.experiments.store import Run
+from granet_lab.sparsity import prunable
+from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.regrowths import REGROWTHS
+from granet_lab.training import data, loop
+
+DIGITS = data.load("digits")
 
 
-def trial(recipe, epoch, rate, lr="frozen", recovery_epochs=None, **pruning):
+def trial(recipe, epoch, rate, lr="frozen", recovery_epochs=None, reestimate=False, **pruning):
     return gl.Trial(
         recipe=recipe,
         epoch=epoch,
         pruning=gl.Pruning(rate=rate, **pruning),
         lr=lr,
         recovery_epochs=recovery_epochs,
+        reestimate_batchnorm=reestimate,
     )
 
 
@@ -25,6 +32,12 @@ def measure(lab):
         return run, measure_trial(run, asked)
 
     return measure
+
+
+@pytest.fixture
+def convnet():
+    """One epoch of the network that has BatchNorm, and filters."""
+    return gl.recipes.digits(epochs=1, milestones=(), train_size=200)
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 3, 4])
@@ -231,3 +244,343 @@ def test_a_run_that_is_not_finished_has_nothing_to_compare_with(tmp_path, recipe
     next(run.train())
     with pytest.raises(ValueError, match=r"1 of .* epochs.* is not trained to its end"):
         measure_trial(run, trial(recipe, 1, 0.9))
+
+
+# Sizes of the layers: mlp 6400, 10000, 1000; convnet 144, 4608, 9216, 320.
+PARTS = {
+    "one layer": ("mlp", {"layers": "3.weight"}, [6400, 5000, 1000]),
+    "the first": ("mlp", {"layers": "first"}, [3200, 10000, 1000]),
+    "all but the last": ("mlp", {"dense": "last", "scope": "uniform"}, [3200, 5000, 1000]),
+    "two without one": (
+        "mlp",
+        {"layers": "first last", "dense": "1.*", "scope": "erk"},
+        [6400, 10000, 500],
+    ),
+    "filters of one layer": (
+        "convnet",
+        {"layers": "block2.*", "granularity": "filter"},
+        [144, 16 * 144, 9216, 320],
+    ),
+    "filters of each layer": (
+        "convnet",
+        {"dense": "last", "granularity": "filter", "scope": "uniform"},
+        [8 * 9, 16 * 144, 16 * 288, 320],
+    ),
+    "2:4, where one input channel has no neighbours": (
+        "convnet",
+        {"granularity": "2:4", "scope": "uniform"},
+        [144, 2304, 4608, 160],
+    ),
+    "2:4 without the last": (
+        "mlp",
+        {"granularity": "2:4", "scope": "uniform", "dense": "5.weight"},
+        [3200, 5000, 1000],
+    ),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_half_of_the_layers_that_take_part_goes_and_the_others_stay(measure, convnet, part):
+    model, pruning, expected = PARTS[part]
+    recipe = replace(convnet, model=model)
+    _, found = measure(trial(recipe, 1, 0.5, recovery_epochs=0, **pruning))
+    sizes = column(found, "size")
+    assert column(found, "before") == sizes
+    assert column(found, "after") == column(found, "regenerated") == expected
+    assert found["row"]["sparsity"] == 1 - sum(expected) / sum(sizes)
+    assert found["row"]["status"] == "ok"
+
+
+def operated(run, asked):
+    """(masks before, after pruning, after regeneration, the network) of a trial."""
+    state = run.load(asked.epoch)
+    before, kept = operate_(state, asked, DIGITS)
+    return before, kept, state.masks, state
+
+
+def test_the_rate_is_of_the_weights_of_the_layers_that_take_part(measure, sparse_recipe):
+    _, found = measure(trial(sparse_recipe, 1, 0.3, layers="1.* 3.*", recovery_epochs=0))
+    before, after = column(found, "before"), column(found, "after")
+    assert after[2] == before[2]
+    assert sum(before) - sum(after) == round(0.3 * (before[0] + before[1]))
+
+
+@pytest.mark.parametrize("regrow_scope", ["layer", "global"])
+@pytest.mark.parametrize("granularity", ["weight", "filter"])
+def test_masks_of_other_layers_stay_whatever_comes_back(
+    measure, sparse_recipe, granularity, regrow_scope
+):
+    recipe = replace(sparse_recipe, method=gl.methods.static(0.3))
+    how = {"granularity": granularity, "regrow": "random", "regrow_scope": regrow_scope}
+    asked = trial(recipe, 1, 0.5, layers="1.* 5.*", dense="first", recovery_epochs=0, **how)
+    run, found = measure(asked)
+    before, kept, regrown, _ = operated(run, asked)
+    for name in ("1.weight", "3.weight"):
+        assert torch.equal(kept[name], before[name])
+        assert torch.equal(regrown[name], before[name])
+    assert not torch.equal(kept["5.weight"], before["5.weight"])
+    assert not torch.equal(regrown["5.weight"], kept["5.weight"])
+    assert column(found, "regenerated") == list(regrown.counts().values())
+
+
+@pytest.mark.parametrize("regrow", ["gradient", "random", "momentum"])
+def test_regrowth_across_layers_keeps_the_total_and_not_each_layers_share(
+    measure, sparse_recipe, regrow
+):
+    found = {
+        scope: measure(trial(sparse_recipe, 2, 0.5, regrow=regrow, regrow_scope=scope))[1]
+        for scope in ("layer", "global")
+    }
+    before = column(found["layer"], "before")
+    assert column(found["layer"], "regenerated") == before
+    across = column(found["global"], "regenerated")
+    assert sum(across) == sum(before) == 3480
+    assert across != before
+    assert column(found["global"], "after") == column(found["layer"], "after")
+
+
+def test_regrowth_across_layers_goes_where_the_scores_are_highest(measure, sparse_recipe, define):
+    def onlylast(context):
+        weights = context.weights()
+        return {name: torch.full_like(w, name == "5.weight") for name, w in weights.items()}
+
+    define(REGROWTHS, gl.regrowth(onlylast))
+    asked = trial(sparse_recipe, 2, 0.05, regrow="onlylast", regrow_scope="global")
+    _, found = measure(asked)
+    after, lost = column(found, "after"), 174  # round(0.05 * 3480), fewer than are free there
+    assert column(found, "regenerated") == [*after[:2], after[2] + lost]
+
+
+def test_a_trial_of_an_unknown_layer_fails_by_its_name_and_the_others_are_measured(lab, recipe):
+    trials = gl.grid(recipe, epoch=1, rate=0.5, layers=["first", "block9.*", "last"])
+    table = lab.measure(trials, workers=1, progress=False)
+    assert table.status.tolist() == ["ok", "failed", "ok"]
+    assert "no layer is named 'block9.*': choose from 1.weight, 3.weight" in table.note[1]
+    assert table.note[[0, 2]].tolist() == ["", ""]
+    assert table.layers.tolist() == ["first", "block9.*", "last"]
+
+
+def test_a_trial_that_leaves_every_layer_dense_fails_in_words(lab, recipe):
+    table = lab.measure(gl.grid(recipe, epoch=1, rate=0.5, dense="*"), workers=1, progress=False)
+    assert table.status[0] == "failed"
+    assert "no layer is left to prune" in table.note[0]
+
+
+def watching(seen):
+    """A score that notes what batches it is shown."""
+
+    def watching(context):
+        seen.append(context.batches)
+        return {name: weight.abs() for name, weight in context.weights().items()}
+
+    return watching
+
+
+def assert_first_batches(shown, recipe, epoch, count):
+    expected = list(loop.epoch_batches(recipe, DIGITS, epoch))[:count]
+    assert len(shown) == len(expected) == count
+    for (images, labels), (their_images, their_labels) in zip(shown, expected, strict=True):
+        assert torch.equal(images, their_images)
+        assert torch.equal(labels, their_labels)
+
+
+# 200 images in batches of 50: an epoch has four.
+@pytest.mark.parametrize(
+    ("register", "count"),
+    [(gl.criterion, 1), (gl.criterion(batches=3), 3), (gl.criterion(batches=100), 4)],
+    ids=["by default", "three", "more than an epoch has"],
+)
+def test_a_criterion_sees_the_batches_that_it_registered(measure, recipe, define, register, count):
+    seen = []
+    define(CRITERIA, register(watching(seen)))
+    measure(trial(recipe, 2, 0.5, criterion="watching"))
+    (shown,) = seen
+    assert_first_batches(shown, recipe, 2, count)
+
+
+@pytest.mark.parametrize(
+    ("register", "count"),
+    [(gl.regrowth, 1), (gl.regrowth(batches=2), 2), (gl.regrowth(batches=100), 4)],
+    ids=["by default", "two", "more than an epoch has"],
+)
+def test_a_regrowth_sees_the_batches_that_it_registered_and_not_the_criterions(
+    measure, recipe, define, register, count
+):
+    by_criterion, by_regrowth = [], []
+    define(CRITERIA, gl.criterion(batches=3)(watching(by_criterion)))
+    define(REGROWTHS, register(watching(by_regrowth)))
+    measure(trial(recipe, 1, 0.5, criterion="watching", regrow="watching"))
+    (shown,) = by_regrowth
+    assert_first_batches(shown, recipe, 1, count)
+    # The second time it says what of the regrown connections it would prune after recovery.
+    assert len(by_criterion) == 2
+    assert_first_batches(by_criterion[0], recipe, 1, 3)
+    assert_first_batches(by_criterion[1], recipe, 2, 3)
+
+
+def test_a_regrowth_scores_weights_that_are_not_yet_zeroed(measure, recipe, define):
+    seen = []
+
+    def zeros(context):
+        seen.append(sum(int((w == 0).sum()) for w in context.weights().values()))
+        return context.weights()
+
+    define(REGROWTHS, gl.regrowth(zeros))
+    measure(trial(recipe, 1, 0.5, regrow="zeros"))
+    assert seen == [0]
+
+
+def buffers(state):
+    return {name: value.clone() for name, value in state.model.named_buffers()}
+
+
+def learnt(state):
+    """Weights, biases and momenta."""
+    found = dict(state.model.named_parameters())
+    momenta = {f"momentum of {n}": state.optimizer.state[p] for n, p in found.items()}
+    return found | {name: kept["momentum_buffer"] for name, kept in momenta.items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("regrow", [None, "gradient"])
+def test_batchnorm_is_measured_anew_on_the_pruned_network_and_nothing_else_is_changed(
+    lab, convnet, regrow
+):
+    run = lab.train(convnet, progress=False)
+    with_, without = (
+        operated(run, trial(convnet, 1, 0.7, reestimate=flag, regrow=regrow))
+        for flag in (True, False)
+    )
+    assert with_[:3] == without[:3]
+    state, expected = with_[3], without[3]
+    assert same(learnt(state), learnt(expected))
+    assert (state.epoch, state.step) == (expected.epoch, expected.step)
+    assert not same(buffers(state), buffers(expected))
+    loop.reestimate_batchnorm(expected, convnet, DIGITS)
+    assert same(buffers(state), buffers(expected))
+
+
+def test_accuracy_just_after_pruning_is_that_of_the_network_with_batchnorm_measured_anew(
+    measure, convnet
+):
+    asked = {flag: trial(convnet, 1, 0.7, reestimate=flag) for flag in (False, True)}
+    run, found = measure(asked[True])
+    _, as_trained = measure(asked[False])
+    state = operated(run, asked[False])[3]
+    assert as_trained["row"]["acc_pruned"] == loop.evaluate(state, convnet, DIGITS)["test_acc"]
+    loop.reestimate_batchnorm(state, convnet, DIGITS)
+    assert found["row"]["acc_pruned"] == loop.evaluate(state, convnet, DIGITS)["test_acc"]
+    assert found["row"]["acc_pruned"] != as_trained["row"]["acc_pruned"]
+    assert found["row"]["acc_before"] == as_trained["row"]["acc_before"]
+
+
+def test_without_batchnorm_measuring_it_anew_has_no_effect(measure, recipe):
+    found = [measure(trial(recipe, 2, 0.9, reestimate=flag))[1] for flag in (False, True)]
+    assert found[0]["curve"] == found[1]["curve"]
+    assert found[0]["layers"] == found[1]["layers"]
+
+
+TWICE = {
+    "layers": {"layers": "block2.* last", "dense": "classifier.weight"},
+    "filter": {"granularity": "filter", "regrow": "gradient", "dense": "last"},
+    "2:4": {"granularity": "2:4", "scope": "uniform"},
+    "across layers": {"regrow": "momentum", "regrow_scope": "global", "criterion": "taylor"},
+    "random": {"regrow": "random", "criterion": "random", "layers": "block*"},
+    "reestimate": {"reestimate": True, "regrow": "gradient"},
+}
+
+
+@pytest.mark.parametrize("how", TWICE)
+def test_a_trial_measured_twice_gives_the_same_numbers_to_the_last_bit(measure, convnet, how):
+    recipe = replace(convnet, method=gl.methods.static(0.5))
+    asked = trial(recipe, 1, 0.5, **TWICE[how])
+    found = []
+    for _ in range(2):
+        found.append(measure(asked)[1])
+        del found[-1]["row"]["seconds"]
+        torch.rand(3)
+    assert found[0] == found[1]
+    assert ("regrown_survival" in found[0]["row"]) == ("regrow" in TWICE[how])
+
+
+def survivors(run, asked):
+    """By hand: (regrown connections, those of them that magnitude would keep after recovery)."""
+    _, kept, regrown, state = operated(run, asked)
+    list(loop.fit(state, asked.recipe, DIGITS, asked.epoch + asked.recovery_epochs, lr=0.1))
+    part = [name for name in regrown if name != "1.weight"]
+    sizes = {n: w.detach().abs() for n, w in prunable(state.model).items() if n in part}
+    active = torch.cat([sizes[name][regrown[name]] for name in part])
+    gone = round(asked.pruning.rate * len(active))
+    limit = active.sort().values[gone - 1]
+    born = {name: regrown[name] & ~kept[name] for name in part}
+    alive = sum(int((born[name] & (sizes[name] > limit)).sum()) for name in part)
+    return sum(int(mask.sum()) for mask in born.values()), alive
+
+
+@pytest.mark.parametrize("regrow_scope", ["layer", "global"])
+def test_survival_is_the_share_of_what_came_back_that_would_be_kept_after_recovery(
+    measure, sparse_recipe, regrow_scope
+):
+    recipe = replace(sparse_recipe, milestones=())
+    how = {"regrow": "gradient", "regrow_scope": regrow_scope, "dense": "first"}
+    asked = trial(recipe, 1, 0.3, recovery_epochs=2, **how)
+    run, found = measure(asked)
+    born, alive = survivors(run, asked)
+    assert 0 < alive < born
+    assert found["row"]["regrown_survival"] == alive / born
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "snip", "random"])
+@pytest.mark.parametrize("granularity", ["weight", "filter"])
+def test_survival_lies_between_none_and_all(measure, sparse_recipe, criterion, granularity):
+    how = {"criterion": criterion, "granularity": granularity, "regrow": "random"}
+    recipe = replace(sparse_recipe, method=gl.methods.static(0.2))
+    _, found = measure(trial(recipe, 2, 0.5, **how))
+    assert 0 <= found["row"]["regrown_survival"] <= 1
+
+
+def test_nothing_survives_that_had_no_time_to_grow(measure, recipe):
+    _, found = measure(trial(recipe, 2, 0.4, regrow="gradient", recovery_epochs=0))
+    assert found["row"]["regrown_survival"] == 0
+
+
+def test_everything_survives_where_what_comes_back_always_scores_highest(
+    measure, sparse_recipe, define
+):
+    def place(context):
+        weights = context.weights()
+        return {name: torch.arange(w.numel()).view(w.shape) for name, w in weights.items()}
+
+    define(CRITERIA, gl.criterion(place))
+    define(REGROWTHS, gl.regrowth(place))
+    how = {"criterion": "place", "regrow": "place", "scope": "uniform"}
+    _, found = measure(trial(sparse_recipe, 2, 0.1, **how))
+    assert found["row"]["regrown_survival"] == 1
+
+
+@pytest.mark.parametrize("how", [{}, {"regrow": "gradient", "rate": 0.0}], ids=str)
+def test_where_nothing_came_back_there_is_no_survival(lab, measure, recipe, how):
+    asked = trial(recipe, 2, **{"rate": 0.5, **how})
+    assert measure(asked)[1]["row"].get("regrown_survival") is None
+    table = lab.measure([asked], workers=1, progress=False)
+    assert table.regrown_survival.isna().tolist() == [True]
+
+
+def test_a_recovery_that_diverges_has_no_survival(measure, recipe):
+    explosive = replace(recipe, milestones=(3,), gamma=1e15)
+    _, found = measure(trial(explosive, 3, 0.5, regrow="gradient"))
+    assert found["row"]["status"] == "diverged"
+    assert found["row"].get("regrown_survival") is None
+
+
+def test_pruning_once_more_leaves_the_network_as_it_is(measure, sparse_recipe):
+    asked = trial(sparse_recipe, 2, 0.5, criterion="snip")
+    run, _ = measure(asked)
+    state, before = run.load(2), run.load(2)
+    pruned = prune_once(state, asked, DIGITS)
+    assert pruned.active == round(0.5 * before.masks.active)
+    assert state.masks == before.masks
+    assert same(learnt(state), learnt(before))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import granet_lab as gl
+from granet_lab.experiments import checkpoints
 
 TRAIN = """
 import sys, granet_lab as gl
@@ -192,3 +193,76 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_end(lab, other, recipe, 
     assert run.checkpoints == list(range(13))
     assert_same(run.load(12), whole.load(12))
     assert same_history(run, whole)
+
+
+@pytest.fixture
+def moving(lab, sparse_recipe):
+    """A run whose masks move: after epoch e, weights 1000 e to 1000 e + 3000 of the first layer
+    are active, and nothing else; after epoch 4 not even these."""
+    run = lab.train(sparse_recipe, checkpoints=[0, 1, 2, 4], progress=False)
+    for epoch in run.checkpoints:
+        state = run.load(epoch)
+        masks = {name: torch.zeros_like(mask) for name, mask in state.masks.items()}
+        if epoch < 4:
+            masks["1.weight"].view(-1)[1000 * epoch : 1000 * epoch + 3000] = True
+        state.masks = gl.Masks(masks)
+        checkpoints.write(run.checkpoint_path(epoch), state)
+    return run
+
+
+def test_masks_are_those_of_the_epochs_with_a_checkpoint(moving):
+    found = moving.masks()
+    assert list(found) == [0, 1, 2, 4]
+    assert [masks.active for masks in found.values()] == [3000, 3000, 3000, 0]
+    assert found[1]["1.weight"].flatten().nonzero().flatten().tolist() == [*range(1000, 4000)]
+
+
+def test_masks_of_an_epoch_that_was_not_kept_are_reached_by_training_on(moving):
+    found = moving.masks(iter([3, 1]))
+    assert list(found) == [3, 1]
+    assert found[3] == moving.load(2).masks
+    assert moving.checkpoints == [0, 1, 2, 4]
+
+
+def test_overlap_is_jaccards_index_of_any_two_epochs(moving):
+    found = moving.overlap()
+    assert found.index.tolist() == found.columns.tolist() == [0, 1, 2, 4]
+    assert found.index.name == found.columns.name == "epoch"
+    assert found.loc[0].tolist() == [1, 2000 / 4000, 1000 / 5000, 0]
+    assert found.loc[[1, 2], 2].tolist() == [0.5, 1]
+    assert found.equals(found.T)
+    assert found.loc[4, 4] == 1  # nothing and nothing are alike
+
+
+def test_overlap_of_chosen_epochs_comes_in_their_order(moving):
+    found = moving.overlap([2, 0])
+    assert found.index.tolist() == found.columns.tolist() == [2, 0]
+    assert found.loc[2, 0] == 0.2
+
+
+def test_exploration_is_the_share_of_weights_that_was_ever_active(moving):
+    found = moving.exploration()
+    assert found.index.tolist() == [0, 1, 2, 4]
+    assert (found.index.name, found.name) == ("epoch", "exploration")
+    assert found.tolist() == [3000 / 17400, 4000 / 17400, 5000 / 17400, 5000 / 17400]
+    assert moving.exploration([1, 2]).tolist() == [3000 / 17400, 4000 / 17400]
+
+
+def test_a_fixed_mask_explores_what_it_has_and_overlaps_itself(lab, sparse_recipe):
+    run = lab.train(sparse_recipe, progress=False)
+    assert (run.overlap() == 1).all(axis=None)
+    assert run.exploration().tolist() == [3480 / 17400] * 5
+
+
+@pytest.mark.parametrize("ask", ["masks", "overlap", "exploration"])
+def test_what_masks_have_in_common_is_not_asked_of_epochs_that_are_not_there(moving, ask):
+    with pytest.raises(ValueError, match="epoch 5 is not in this run: choose 0 to 4"):
+        getattr(moving, ask)([0, 5])
+
+
+def test_a_run_without_checkpoints_has_no_masks_to_compare(lab, recipe):
+    run = lab.run(recipe)
+    assert run.masks() == {}
+    assert len(run.exploration()) == 0
+    with pytest.raises(ValueError, match="there are no masks"):
+        run.overlap()

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 import granet_lab as gl
+from granet_lab.experiments.identity import describe, identity
+from granet_lab.sparsity import prunable
+from granet_lab.training import data, loop
 from granet_lab.training.recipes import learning_rate
 
 RECIPE = gl.recipes.digits()
@@ -124,6 +127,9 @@ def test_grid_keeps_the_recipes_other_fields():
         ("scope", "erk"),
         ("granularity", "weight"),
         ("regrow", "random"),
+        ("layers", "block1.* last"),
+        ("dense", "last"),
+        ("reestimate_batchnorm", True),
         ("recovery_epochs", 3),
         ("model", "mlp"),
         ("weight_decay", 0.0),
@@ -209,3 +215,93 @@ def test_what_a_grid_needs_is_asked_for(name):
 def test_a_value_that_its_field_refuses_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
         grid(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["yes", 2, None, "False"])
+def test_batchnorm_is_measured_anew_or_not_and_nothing_between(value):
+    with pytest.raises(ValueError, match="reestimate_batchnorm"):
+        trial(reestimate_batchnorm=value)
+
+
+def test_a_trial_is_described_without_what_it_does_not_ask_for():
+    (found,) = gl.grid(gl.recipes.digits(model="mlp"), epoch=10, rate=0.5)
+    # Older than layers, dense, regrow_scope and reestimate_batchnorm: its file has this name.
+    assert describe(found) == {
+        "recipe": {
+            "dataset": "digits",
+            "model": "mlp",
+            "epochs": 60,
+            "batch_size": 50,
+            "lr": 0.1,
+            "milestones": [30, 45],
+            "weight_decay": 5e-4,
+        },
+        "epoch": 10,
+        "pruning": {"rate": 0.5},
+        "recovery_epochs": 6,
+    }
+    (spelt_out,) = gl.grid(
+        gl.recipes.digits(model="mlp"),
+        epoch=10,
+        rate=0.5,
+        layers="*",
+        dense="",
+        regrow_scope="layer",
+        reestimate_batchnorm=False,
+    )
+    assert spelt_out == found
+    assert identity(spelt_out) == identity(found) == "d8e0a5186fbbc06d"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("layers", "first", "pruning"),
+        ("dense", "last", "pruning"),
+        ("reestimate_batchnorm", True, None),
+    ],
+)
+def test_what_a_trial_asks_for_is_in_its_description_and_its_identity(name, value, place):
+    (plain,), (found,) = grid(), grid(**{name: value})
+    described = describe(found)
+    assert (described[place] if place else described)[name] == value
+    assert identity(found) != identity(plain)
+
+
+def test_layers_are_the_same_trial_however_they_are_spaced():
+    assert grid(layers="  first   last ") == grid(layers="first last")
+    assert identity(grid(dense=" last ")[0]) == identity(grid(dense="last")[0])
+
+
+def test_grid_makes_every_combination_of_layers_and_batchnorm():
+    found = grid(layers=["first", "3.*", "*"], reestimate_batchnorm=[False, True])
+    assert [(t.pruning.layers, t.reestimate_batchnorm) for t in found] == list(
+        product(["first", "3.*", "*"], [False, True])
+    )
+
+
+def test_one_string_of_layers_is_one_value():
+    (found,) = grid(layers="first last", dense="block?.*")
+    assert (found.pruning.layers, found.pruning.dense) == ("first last", "block?.*")
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("mlp", ["1.weight", "3.weight", "5.weight"]),
+        (
+            "convnet",
+            ["block1.0.weight", "block2.0.weight", "block3.0.weight", "classifier.weight"],
+        ),
+    ],
+)
+def test_layer_names_are_those_of_the_prunable_weights_in_their_order(model, names):
+    recipe = gl.recipes.digits(model=model)
+    assert gl.layer_names(recipe) == names
+    state = loop.new_state(recipe, data.load("digits"))
+    assert list(prunable(state.model)) == list(state.masks) == names
+
+
+def test_layer_names_make_a_trial_for_each_layer():
+    names = gl.layer_names(RECIPE)
+    assert [t.pruning.layers for t in grid(layers=names)] == names

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from granet_lab.experiments.tidy import COLUMNS
 from granet_lab.figures import plots
+from granet_lab.figures.panels import label
 
 EPOCHS = (0, 10, 30, 50)
 WORDS = {
@@ -75,6 +76,12 @@ def gaps(**changes):
     return made.assign(recovery_epochs=60 - made["epoch"])
 
 
+def losses(pruned=lambda *place: 90 + gain(*place), at=(10, 30, 50), **changes):
+    """Trials that know the accuracy before pruning, 90%, and just after it."""
+    made = table(at=at, gain=pruned, **changes)
+    return made.assign(acc_before=90.0, acc_pruned=made["plasticity"], plasticity=math.nan)
+
+
 def sparse(**changes):
     return table(**{"pretrained_sparsity": 0.9, "method": "static", **changes})
 
@@ -108,6 +115,7 @@ def history(kinds=((0.0, "dense"), (0.9, "static")), last=40, milestones="20 30"
 DRAW = {
     "plasticity": (lambda: plots.plasticity(table()), "epoch", "regrow"),
     "final_gap": (lambda: plots.final_gap(gaps()), "epoch", "regrow"),
+    "damage": (lambda: plots.damage(losses(), hue="regrow"), "epoch", "regrow"),
     "recovery": (lambda: plots.recovery(curves(), epoch=30), "recovery_epoch", "regrow"),
     "trunk": (lambda: plots.trunk(history()), "epoch", "pretrained_sparsity"),
     "trunk of few epochs": (
@@ -229,10 +237,11 @@ def test_pyplot_and_its_parameters_are_left_alone():
     [
         (plots.plasticity, table()),
         (plots.final_gap, gaps()),
+        (plots.damage, losses(regrows=(None,))),
         (lambda made: plots.recovery(made, epoch=30), curves()),
         (plots.trunk, history(last=5)),
     ],
-    ids=["plasticity", "final_gap", "recovery", "trunk"],
+    ids=["plasticity", "final_gap", "damage", "recovery", "trunk"],
 )
 def test_a_plot_leaves_its_table_as_it_is(draw, made):
     before = made.copy(deep=True)
@@ -398,6 +407,10 @@ MIXED = {
     "criterion": ("magnitude", "random"),
     "scope": ("global", "erk"),
     "granularity": ("weight", "filter"),
+    "regrow_scope": ("layer", "global"),
+    "layers": ("*", "first"),
+    "dense": ("", "last"),
+    "reestimate_batchnorm": (False, True),
     "recovery_epochs": (3, 6),
     "epochs": (60, 80),
     "milestones": ("30 45", "20 45"),
@@ -539,3 +552,79 @@ def test_a_trial_is_not_counted_twice():
 def test_lines_cannot_differ_in_what_runs_along_the_axis(draw):
     with pytest.raises(ValueError, match="lines cannot differ in"):
         draw()
+
+
+def test_damage_is_the_accuracy_just_after_pruning_minus_that_before_and_by_criterion():
+    def pruned(epoch, rate, regrow, seed):
+        return 60 + epoch / 10 + seed
+
+    made = [losses(pruned, regrows=(None,), criterion=name) for name in ("snip", "magnitude")]
+    made[0]["acc_before"] += 8
+    figure, frame = plots.damage(pd.concat(made))
+    assert list(frame)[2:] == ["criterion", "epoch", "mean", "low", "high", "n"]
+    means = frame.groupby("criterion")["mean"].apply(list)
+    # 60 + epoch / 10 and 0, 1, 2 for the seeds; minus 90, and 98 for snip. Twice, for two rates.
+    assert means["magnitude"] == pytest.approx([-28, -26, -24] * 2)
+    assert means["snip"] == pytest.approx([-36, -34, -32] * 2)
+    assert {"magnitude", "snip"} <= set(legend_of(figure))
+    assert figure.axes[0].get_ylabel() == "Change at once (percentage points)"
+
+
+def test_damage_does_not_show_the_untrained_network():
+    figure, frame = plots.damage(losses(at=(0, 10, 30), regrows=(None,)))
+    assert set(frame["epoch"]) == {10, 30}
+    assert not any(axes.texts for axes in figure.axes)
+
+
+def test_damage_is_drawn_where_a_recovery_diverged_and_not_where_pruning_was_not_reached():
+    made = losses(regrows=(None,), rates=(0.5,)).assign(acc_after=math.nan)
+    made.loc[(made["epoch"] == 30) & (made["seed"] == 0), ["acc_before", "acc_pruned"]] = math.nan
+    _, frame = plots.damage(made)
+    assert dict(zip(frame["epoch"], frame["n"], strict=True)) == {10: 3, 30: 2, 50: 3}
+
+
+def test_damage_needs_the_accuracies_around_pruning():
+    with pytest.raises(ValueError, match="it has no acc_pruned and acc_before"):
+        plots.damage(losses().drop(columns="acc_pruned"))
+    with pytest.raises(ValueError, match="no damage"):
+        plots.damage(losses().assign(acc_pruned=math.nan))
+
+
+def test_damage_does_not_mix_settings():
+    with pytest.raises(ValueError, match=r"mixes regrow \(gradient, none\)"):
+        plots.damage(losses())
+    mixed = two_settings("reestimate_batchnorm", False, True, make=losses, regrows=(None,))
+    with pytest.raises(ValueError, match=r"mixes reestimate_batchnorm \(False, True\)"):
+        plots.damage(mixed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("reestimate_batchnorm", True, "BatchNorm re-estimated"),
+        ("reestimate_batchnorm", False, "BatchNorm as trained"),
+        ("regrow_scope", "layer", "regrown layer by layer"),
+        ("regrow_scope", "global", "regrown across layers"),
+        ("dense", "", "no layer left dense"),
+        ("dense", "first last", "first last dense"),
+        ("layers", "*", "all layers"),
+        ("layers", "block1.0.weight", "block1.0.weight"),
+    ],
+)
+def test_values_of_the_later_columns_are_told_in_words(name, value, words):
+    assert label(name, value) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("reestimate_batchnorm", (False, True)),
+        ("regrow_scope", ("global", "layer")),
+        ("layers", ("*", "first")),
+        ("dense", ("", "last")),
+    ],
+)
+def test_lines_may_differ_in_a_later_column_and_are_named_in_words(name, values):
+    figure, frame = plots.plasticity(two_settings(name, *values, regrows=("gradient",)), hue=name)
+    assert list(frame[name].unique()) == list(values)
+    assert {label(name, value) for value in values} <= set(legend_of(figure))

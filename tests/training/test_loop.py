@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import granet_lab as gl
+from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.training import data, loop, models
 from granet_lab.training.loop import Diverged, context, epoch_batches, evaluate, fit, new_state
 
@@ -410,3 +411,79 @@ def test_a_network_with_a_frozen_layer_can_be_trained(registered):
     after = train(recipe, 1)[0].model.state_dict()
     assert torch.equal(after["1.weight"], before["1.weight"])
     assert not torch.equal(after["3.weight"], before["3.weight"])
+
+
+@pytest.mark.parametrize(("asked", "count"), [(1, 1), (3, 3), (4, 4), (5, 4)])
+def test_the_context_holds_as_many_batches_as_are_asked_for_and_the_epoch_has(recipe, asked, count):
+    state, _ = train(recipe, 1)
+    seen = context(state, recipe, DIGITS, asked).batches
+    expected = list(epoch_batches(recipe, DIGITS, 1))
+    assert len(expected) == 4
+    assert len(seen) == count
+    for (images, targets), (their_images, their_targets) in zip(seen, expected, strict=False):
+        assert torch.equal(images, their_images)
+        assert torch.equal(targets, their_targets)
+
+
+@pytest.mark.parametrize(
+    ("register", "count"),
+    [(gl.criterion, 1), (gl.criterion(batches=3), 3), (gl.criterion(batches=9), 4)],
+    ids=["by default", "three", "more than an epoch has"],
+)
+def test_the_criterion_of_the_initial_masks_sees_the_batches_that_it_registered(
+    recipe, define, register, count
+):
+    seen = []
+
+    def watching(context):
+        seen.append(context.batches)
+        return {name: weight.abs() for name, weight in context.weights().items()}
+
+    define(CRITERIA, register(watching))
+    method = gl.methods.static(0.5, criterion="watching", scope="global")
+    state = new_state(replace(recipe, method=method), DIGITS)
+    (shown,) = seen
+    expected = list(islice(epoch_batches(recipe, DIGITS, 0), count))
+    assert len(shown) == len(expected) == count
+    for (images, _), (theirs, _) in zip(shown, expected, strict=True):
+        assert torch.equal(images, theirs)
+    assert state.masks.active == state.masks.total // 2
+
+
+def means_and_variances(state):
+    buffers = state.model.named_buffers()
+    return {name: b.clone() for name, b in buffers if "running" in name}
+
+
+def test_batchnorms_statistics_are_measured_on_the_batches_of_the_next_epoch():
+    recipe = gl.recipes.digits(epochs=2, milestones=(), train_size=200)
+    state, _ = train(recipe, 1)
+    before, expected = tensors(state), train(recipe, 1)[0]
+    loop.reestimate_batchnorm(state, recipe, DIGITS)
+    after = tensors(state)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == set(means_and_variances(state))
+    images = [batch for batch, _ in epoch_batches(recipe, DIGITS, 1)]
+    outputs = [expected.model.block1[0](batch) for batch in images]
+    mean = torch.stack([found.mean((0, 2, 3)) for found in outputs]).mean(0)
+    variance = torch.stack([found.var((0, 2, 3)) for found in outputs]).mean(0)
+    torch.testing.assert_close(after["block1.1.running_mean"], mean)
+    torch.testing.assert_close(after["block1.1.running_var"], variance)
+    assert (state.epoch, state.step) == (1, 4)
+
+
+def test_batchnorm_is_measured_on_the_recipes_threads_and_they_are_put_back():
+    recipe = gl.recipes.digits(epochs=1, milestones=(), train_size=50, threads=2)
+    state, seen = new_state(recipe, DIGITS), []
+    state.model.block1.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    loop.reestimate_batchnorm(state, recipe, DIGITS)
+    assert seen == [2]
+    assert torch.get_num_threads() == before
+
+
+def test_without_batchnorm_there_is_nothing_to_measure_anew(recipe):
+    state, _ = train(recipe, 1)
+    before = tensors(state)
+    loop.reestimate_batchnorm(state, recipe, DIGITS)
+    assert all(torch.equal(value, before[name]) for name, value in tensors(state).items())
