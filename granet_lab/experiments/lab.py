@@ -205,7 +205,12 @@ class Lab:
             The columns of the tidy table that say what was asked, ``layer``, ``weight`` (its
             value before pruning), ``active`` (whether it was, before), and ``fate``: "kept",
             "removed", "inactive" (all along) or "regrown".
+
+        Raises:
+            ValueError: there is no trial, or one cannot be carried out.
         """
+        if not trials:
+            raise ValueError("weights needs at least one trial")
         runs = {recipe: self.train(recipe) for recipe in dict.fromkeys(t.recipe for t in trials)}
         frames = [weights(runs[trial.recipe], trial, self.device) for trial in trials]
         return with_none(pd.concat(frames, ignore_index=True))

@@ -77,13 +77,20 @@ def measure_trial(
         for epoch in loop.fit(state, recipe, images, until, frozen):
             add(epoch["epoch"] - trial.epoch, epoch)
         if born.active:
-            again = prune_once(state, trial, images)
-            row["regrown_survival"] = analysis.survival(born, again)
+            row["regrown_survival"] = _survival(state, trial, images, born)
     except loop.Diverged as diverged:
         row |= {"status": "diverged", "note": str(diverged)}
     row |= answer_columns(trunk, trial, curve, whole=row["status"] == "ok")
     row["seconds"] = round(time.perf_counter() - started, 3)
     return {"row": row, "curve": curve, "layers": layers}
+
+
+def _survival(state: TrainState, trial: Trial, images: Dataset, born: Masks) -> float | None:
+    """The share of what came back that the same pruning would keep now."""
+    try:
+        return analysis.survival(born, prune_once(state, trial, images))
+    except ValueError:  # the last step has left weights that cannot be ranked
+        return None
 
 
 def prune_once(state: TrainState, trial: Trial, images: Dataset) -> Masks:

@@ -82,7 +82,7 @@ def grid(recipe: Recipe, **values: Any) -> list[Trial]:
         values: any field of :class:`Recipe`, :class:`Pruning` or :class:`Trial` by its name, one
             value or several of them. ``epoch`` and ``rate`` must be given. A word for ``lr`` is
             the continuation, a number the recipe's learning rate. ``recovery_epochs`` applies to
-            the frozen continuation alone.
+            the frozen continuation alone, ``regrow_scope`` where something comes back.
 
     Raises:
         ValueError: an unknown field, or a value that the field refuses.
@@ -99,6 +99,7 @@ def grid(recipe: Recipe, **values: Any) -> list[Trial]:
     for name, found in choices.items():
         if not found:
             raise ValueError(f"{name} needs at least one value")
+    regrowing = any(value is not None for value in choices.get("regrow", ()))
     order = sorted(choices, key=lambda name: name not in fields[Recipe] or name == "lr")
     for combination in itertools.product(*(choices[name] for name in order)):
         chosen = dict(zip(order, combination, strict=True))
@@ -107,6 +108,8 @@ def grid(recipe: Recipe, **values: Any) -> list[Trial]:
             branch["lr"] = chosen.pop("lr")
         if branch.get("lr") == "remaining":
             branch.pop("recovery_epochs", None)
+        if chosen.get("regrow") is None and regrowing:
+            chosen.pop("regrow_scope", None)
         pruning = Pruning(**{n: chosen.pop(n) for n in fields[Pruning] & chosen.keys()})
         trials[Trial(recipe=replace(recipe, **chosen), pruning=pruning, **branch)] = None
     return list(trials)

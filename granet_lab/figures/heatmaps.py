@@ -53,6 +53,7 @@ def by_layer_and_epoch(
     )
     axes = figure.subplots(len(rows), len(cols), squeeze=False, sharex=True, sharey=True)
     reach = frame.loc[frame["epoch"] > 0, "mean"].abs().max()
+    decays = [epoch for epoch in decays if epochs[0] < epoch <= epochs[-1]]
     norm = _norm(reach)
     for i, row_value in enumerate(rows):
         for j, col_value in enumerate(cols):
@@ -93,16 +94,17 @@ def _draw(axes: Axes, cells: pd.DataFrame, norm: Normalize, decays: Sequence[int
     untrained = np.array([[epoch == 0 for epoch in cells.columns]] * len(cells))
     look = {"linewidths": 1, "linecolor": "white", "cbar": False, "ax": axes, "fmt": ""}
     letters = {"fontsize": _SMALL - 0.5}
-    sns.heatmap(
-        cells,
-        annot=texts,
-        mask=untrained | cells.isna(),
-        cmap=_COLOURS,
-        norm=norm,
-        annot_kws=letters,
-        **look,
-    )
-    if untrained.any():
+    if not (untrained | cells.isna()).all(axis=None):
+        sns.heatmap(
+            cells,
+            annot=texts,
+            mask=untrained | cells.isna(),
+            cmap=_COLOURS,
+            norm=norm,
+            annot_kws=letters,
+            **look,
+        )
+    if (untrained & cells.notna()).any(axis=None):
         grey = sns.color_palette(["0.93"], as_cmap=True)
         sns.heatmap(
             cells.notna().astype(float),

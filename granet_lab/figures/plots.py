@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from granet_lab import checks
 from granet_lab.figures import heatmaps, panels, removals
 from granet_lab.figures.averages import SETTINGS, averaged, milestones, refuse_mixture
 from granet_lab.figures.panels import save
@@ -13,6 +14,9 @@ from granet_lab.sparsity.naming import EVERY
 __all__ = ["damage", "final_gap", "layers", "plasticity", "recovery", "removal", "save", "trunk"]
 
 Drawn = tuple[Figure, pd.DataFrame]
+
+# Settings of what happens once the weights are gone.
+_AFTERWARDS = ("lr_mode", "recovery_epochs", "reestimate_batchnorm")
 
 
 def plasticity(table: pd.DataFrame, hue: str = "regrow") -> Drawn:
@@ -41,13 +45,16 @@ def damage(table: pd.DataFrame, hue: str = "criterion") -> Drawn:
     """What pruning costs at once: test accuracy just after it minus that just before, against the
     epoch of pruning.
 
-    Otherwise like :func:`plasticity`. The untrained network of epoch 0 has nothing to lose and is
-    left out.
+    Otherwise like :func:`plasticity`; how training went on does not matter. The untrained network
+    of epoch 0 has nothing to lose and is left out.
     """
     if not {"acc_pruned", "acc_before"} <= set(table):
         raise ValueError("this is no table of trials: it has no acc_pruned and acc_before")
-    table = table[table["epoch"] > 0]
-    table = table.assign(damage=table["acc_pruned"] - table["acc_before"])
+    lost = table["acc_pruned"] - table["acc_before"]
+    table = table.assign(damage=lost, lr_mode="any", recovery_epochs=1)[table["epoch"] > 0]
+    table = table.drop_duplicates([name for name in (*SETTINGS, "seed", "epoch") if name in table])
+    if table.empty:
+        raise ValueError("there is no damage to draw: epoch 0 alone was pruned")
     return _against_epoch(table, "damage", "Change at once (percentage points)", hue)
 
 
@@ -77,6 +84,8 @@ def layers(table: pd.DataFrame, value: str = "plasticity") -> Drawn:
     Raises:
         ValueError: there is nothing to draw, or settings are mixed.
     """
+    words = {"plasticity": "Plasticity", "final_gap": "Final gap"}
+    checks.choice("value", value, words)
     if value not in table or "layers" not in table:
         raise ValueError(f"this is no table of trials that has {value} and layers")
     single = table[(table["layers"] != EVERY) & ~table["layers"].str.contains(r"[*? ]")]
@@ -88,13 +97,12 @@ def layers(table: pd.DataFrame, value: str = "plasticity") -> Drawn:
     levels = panels.order(frame, "regrow")
     frame = frame.sort_values(["regrow"], key=lambda names: names.map(levels.index), kind="stable")
     frame = frame[["regrow", "rate", "layers", "epoch", "mean", "low", "high", "n"]]
-    word = {"plasticity": "Plasticity", "final_gap": "Final gap"}[value]
     figure = heatmaps.by_layer_and_epoch(
         frame,
         "regrow" if len(levels) > 1 else None,
         "rate",
         milestones(single),
-        f"{word} (percentage points)",
+        f"{words[value]} (percentage points)",
     )
     return figure, frame.reset_index(drop=True)
 
@@ -153,6 +161,8 @@ def removal(weights: pd.DataFrame, table: pd.DataFrame) -> Drawn:
     Raises:
         ValueError: settings are mixed, or the table does not have the criterion.
     """
+    if weights.empty:
+        raise ValueError("there are no weights to draw")
     for name in ("epoch", *SETTINGS):
         refuse_mixture(name, weights[name].astype(object).fillna("none"))
     one = weights.iloc[0]
@@ -165,10 +175,15 @@ def removal(weights: pd.DataFrame, table: pd.DataFrame) -> Drawn:
     for name in SETTINGS:
         if name in same and name != "criterion":
             refuse_mixture(name, same[name].astype(object).fillna("none"))
+            if name not in _AFTERWARDS and {*weights[name].dropna()} != {*same[name].dropna()}:
+                raise ValueError(f"the weights and the table differ in {name}")
     frame = removals.frame_of(weights, same)
     figure = removals.draw(frame, criterion, int(same["recovery_epochs"].iloc[0]))
-    words = f"{criterion}, {one['scope']}: {one['rate']:.0%} of the weights removed after epoch "
-    figure.suptitle(f"{words}{one['epoch']}", fontsize=10)
+    share = removals.percent(one["rate"])
+    title = (
+        f"{criterion}, {one['scope']}: {share} of the weights removed after epoch {one['epoch']}"
+    )
+    figure.suptitle(title, fontsize=10)
     return figure, frame
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -71,6 +73,12 @@ def draw(frame: pd.DataFrame, criterion: str, recovery: int) -> Figure:
     return figure
 
 
+def percent(share: float) -> str:
+    """A share for people: 0% and 100% are exact."""
+    text = f"{share:.0%}"
+    return f"{share:.2%}" if text in ("0%", "100%") and share not in (0, 1) else text
+
+
 def _draw_sizes(axes: Axes, part: pd.DataFrame) -> None:
     width = part["x"].iloc[0]
     left = part["x"] - width
@@ -93,7 +101,7 @@ def _draw_layers(axes: Axes, part: pd.DataFrame) -> None:
     for place, (value, one) in enumerate(zip(share, part.itertuples(), strict=True)):
         inside = value > 0.5
         axes.annotate(
-            f"{value:.0%} of {one.of:,.0f}",
+            f"{percent(value)} of {one.of:,.0f}",
             (value, place),
             xytext=(-4 if inside else 4, 0),
             textcoords="offset points",
@@ -111,7 +119,7 @@ def _draw_layers(axes: Axes, part: pd.DataFrame) -> None:
 def _draw_costs(axes: Axes, part: pd.DataFrame, criterion: str, recovery: int) -> None:
     places = list(range(len(_STAGES)))
     for name, line in part.groupby("criterion", sort=False):
-        line = line.set_index("x").loc[list(_STAGES)]
+        line = line.set_index("x").reindex(list(_STAGES))
         if name == criterion:
             values = line["value"].astype(float)
             axes.plot(places, values, color=_REMOVED, marker="o", markersize=4.5, label=name)
@@ -122,6 +130,8 @@ def _draw_costs(axes: Axes, part: pd.DataFrame, criterion: str, recovery: int) -
             for place, value, (align, right, up) in zip(
                 places, values, [*beside, ("left", 6, -3)], strict=True
             ):
+                if math.isnan(value):
+                    continue
                 axes.annotate(
                     f"{value:.1f}",
                     (place, value),

@@ -584,3 +584,11 @@ def test_pruning_once_more_leaves_the_network_as_it_is(measure, sparse_recipe):
     assert pruned.active == round(0.5 * before.masks.active)
     assert state.masks == before.masks
     assert same(learnt(state), learnt(before))
+
+
+def test_weights_that_cannot_be_ranked_at_the_end_cost_nothing_but_the_survival(lab):
+    explosive = gl.recipes.digits(model="mlp", epochs=4, milestones=(3,), gamma=1e60, train_size=50)
+    trials = gl.grid(explosive, epoch=3, rate=0.5, regrow=[None, "random"], recovery_epochs=1)
+    table = lab.measure(trials, workers=1, progress=False)
+    assert list(table.status) == ["ok", "ok"]
+    assert table.regrown_survival.isna().all()

@@ -305,3 +305,11 @@ def test_layer_names_are_those_of_the_prunable_weights_in_their_order(model, nam
 def test_layer_names_make_a_trial_for_each_layer():
     names = gl.layer_names(RECIPE)
     assert [t.pruning.layers for t in grid(layers=names)] == names
+
+
+def test_where_nothing_comes_back_a_grid_does_not_share_it_out(recipe):
+    trials = gl.grid(recipe, epoch=1, rate=0.5, regrow=[None, "random"], regrow_scope="global")
+    found = [(trial.pruning.regrow, trial.pruning.regrow_scope) for trial in trials]
+    assert found == [(None, "layer"), ("random", "global")]
+    with pytest.raises(ValueError, match="regrow_scope says where connections come back"):
+        gl.grid(recipe, epoch=1, rate=0.5, regrow_scope="global")

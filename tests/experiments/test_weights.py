@@ -121,3 +121,8 @@ def test_fates_are_those_of_the_trial_when_it_is_measured(lab, sparse_recipe):
         active = rows.fate.isin(["kept", "regrown"]).mean()
         assert kept == pytest.approx(1 - layers.sparsity_pruned[name], abs=1e-12)
         assert active == pytest.approx(1 - layers.sparsity_regenerated[name], abs=1e-12)
+
+
+def test_weights_of_no_trial_are_refused(lab):
+    with pytest.raises(ValueError, match="weights needs at least one trial"):
+        lab.weights([])

@@ -628,3 +628,19 @@ def test_lines_may_differ_in_a_later_column_and_are_named_in_words(name, values)
     figure, frame = plots.plasticity(two_settings(name, *values, regrows=("gradient",)), hue=name)
     assert list(frame[name].unique()) == list(values)
     assert {label(name, value) for value in values} <= set(legend_of(figure))
+
+
+def test_damage_does_not_ask_how_training_went_on():
+    frozen = losses(at=(10, 30), regrows=(None,))
+    later = [frozen[frozen.epoch == e].assign(recovery_epochs=60 - e) for e in (10, 30)]
+    remaining = pd.concat(later).assign(lr_mode="remaining")
+    _, expected = plots.damage(frozen)
+    for table in (remaining, pd.concat([frozen, remaining]), frozen.assign(recovery_epochs=0)):
+        figure, frame = plots.damage(table)
+        assert frame.equals(expected)
+        assert len(legend_of(figure)) == len(legend_of(plots.damage(frozen)[0]))
+
+
+def test_damage_of_the_untrained_network_alone_is_refused():
+    with pytest.raises(ValueError, match="there is no damage to draw: epoch 0 alone"):
+        plots.damage(losses(at=(0,), regrows=(None,)))

@@ -251,13 +251,11 @@ def test_accuracies_of_several_settings_are_not_averaged_unnoticed(name):
         plots.removal(weights(), made)
 
 
-@pytest.mark.xfail(strict=True, reason="accuracies of another setting than the weights' are drawn")
 def test_accuracies_of_another_setting_than_that_of_the_weights_are_refused():
     with pytest.raises(ValueError, match="scope"):
         plots.removal(weights(scope="global"), table(scope="erk"))
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="a stage without a number is looked up")
 def test_another_criterion_whose_recovery_diverged_does_not_hide_this_one():
     lost = {**ACCURACIES, "random": (*ACCURACIES["random"][:2], (math.nan, math.nan))}
     figure, frame = plots.removal(weights(), table(lost))
@@ -279,3 +277,16 @@ def test_a_measured_network_is_drawn_with_all_its_active_weights(lab, sparse_rec
     assert len(partly) <= 1
     pruned = part(frame, "accuracy", criterion="magnitude", x="pruned")["value"]
     assert pruned.tolist() == [made.acc_pruned[0]]
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(0, "0%"), (1, "100%"), (0.9, "90%"), (0.995, "99.50%"), (0.9998, "99.98%"), (0.001, "0.10%")],
+)
+def test_shares_of_nothing_and_of_all_are_exact(share, told):
+    assert removals.percent(share) == told
+
+
+def test_without_weights_there_is_nothing_to_draw():
+    with pytest.raises(ValueError, match="there are no weights to draw"):
+        plots.removal(weights()[:0], table())
