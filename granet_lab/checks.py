@@ -18,6 +18,8 @@ def fraction(name: str, value: Any) -> float:
 
 def real(name: str, value: Any, minimum: float = -math.inf) -> float:
     """A finite float of at least ``minimum``."""
+    if isinstance(value, bool):
+        raise ValueError(f"{name} must be a number, not {value!r}")
     try:
         number = float(value) + 0.0  # -0.0 becomes 0.0, so that equal values have one hash
     except (TypeError, ValueError, OverflowError):

@@ -60,15 +60,17 @@ def test_any_network_is_pruned_as_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     with torch.random.fork_rng():
-        exec(block("sparsity.prune(context"), names)
-    counts, sizes = names["masks"].counts(), names["masks"].sizes()
+        exec(block("sparsity.prune(dense"), names)
+    masks, kept, grown = names["masks"], names["kept"], names["grown"]
     for layer in ("conv1.weight", "fc.weight"):
-        assert counts[layer] == sizes[layer]
-    assert names["regrown"].sparsity == 0
+        assert masks.counts()[layer] == masks.sizes()[layer]
+    assert kept.active < grown.active == masks.active
+    assert grown.counts() == masks.counts()
+    assert grown != masks
     pruned = torchvision.models.resnet18()
     pruned.load_state_dict(torch.load("resnet18.pt", weights_only=True))
-    zeros = sum(int((p == 0).sum()) for n, p in pruned.named_parameters() if n in sizes)
-    assert zeros == names["masks"].total - names["masks"].active
+    zeros = {name: int((p == 0).sum()) for name, p in pruned.named_parameters() if name in masks}
+    assert zeros == {name: int((~mask).sum()) for name, mask in kept.items()}
     assert 0 < names["flops"] < 3.7e9
 
 

@@ -97,7 +97,7 @@ class Lab:
 
     def measure(
         self,
-        trials: Iterable[Trial],
+        trials: Iterable[Trial] | Trial,
         executor: Executor | None = None,
         workers: int | None = None,
         progress: bool = True,
@@ -121,7 +121,7 @@ class Lab:
         Raises:
             OSError: the folder cannot be written.
         """
-        trials = list(trials)
+        trials = [trials] if isinstance(trials, Trial) else list(trials)
         if any(execution.result(self.path, trial) is None for trial in trials):
             files.check_writable(self.path)
         pool = pools.choose(executor, workers, trials, self.device)
@@ -195,7 +195,7 @@ class Lab:
             rows += [trial_columns(trial) | sparsities(one) for one in found.get("layers", [])]
         return with_none(pd.DataFrame(rows))
 
-    def weights(self, trials: Sequence[Trial]) -> pd.DataFrame:
+    def weights(self, trials: Iterable[Trial] | Trial) -> pd.DataFrame:
         """What becomes of each single weight in some trials, measured or not.
 
         Their runs are trained first where they are not. A row for each prunable weight takes some
@@ -209,6 +209,7 @@ class Lab:
         Raises:
             ValueError: there is no trial, or one cannot be carried out.
         """
+        trials = [trials] if isinstance(trials, Trial) else list(trials)
         if not trials:
             raise ValueError("weights needs at least one trial")
         runs = {recipe: self.train(recipe) for recipe in dict.fromkeys(t.recipe for t in trials)}

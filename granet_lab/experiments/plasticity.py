@@ -117,16 +117,7 @@ def operate_(state: TrainState, trial: Trial, images: Dataset) -> tuple[Masks, M
     if pruning.regrow is not None:
         with loop.threads(recipe.threads):
             seen = loop.context(state, recipe, images, REGROWTHS[pruning.regrow].batches)
-            state.masks = regenerate(
-                seen,
-                before,
-                kept,
-                pruning.regrow,
-                granularity=pruning.granularity,
-                scope=pruning.regrow_scope,
-                layers=pruning.layers,
-                dense=pruning.dense,
-            )
+            state.masks = regenerate(seen, before, kept, pruning)
     else:
         state.masks = kept
     kept.apply_(state.model, state.optimizer)

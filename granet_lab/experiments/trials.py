@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from granet_lab import checks
-from granet_lab.sparsity import Pruning, prunable
+from granet_lab.sparsity import Pruning, naming, prunable
 from granet_lab.training import data, models
 from granet_lab.training.recipes import Recipe, learning_rate
 
@@ -85,7 +85,8 @@ def grid(recipe: Recipe, **values: Any) -> list[Trial]:
             the frozen continuation alone, ``regrow_scope`` where something comes back.
 
     Raises:
-        ValueError: an unknown field, or a value that the field refuses.
+        ValueError: an unknown field, a value that the field refuses, or a layer that the network
+            does not have.
     """
     fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in (Recipe, Pruning, Trial)}
     known = set().union(*fields.values()) - {"recipe", "pruning"}
@@ -99,6 +100,7 @@ def grid(recipe: Recipe, **values: Any) -> list[Trial]:
     for name, found in choices.items():
         if not found:
             raise ValueError(f"{name} needs at least one value")
+    known: dict[tuple[str, str], list[str]] = {}
     regrowing = any(value is not None for value in choices.get("regrow", ()))
     order = sorted(choices, key=lambda name: name not in fields[Recipe] or name == "lr")
     for combination in itertools.product(*(choices[name] for name in order)):
@@ -111,8 +113,19 @@ def grid(recipe: Recipe, **values: Any) -> list[Trial]:
         if chosen.get("regrow") is None and regrowing:
             chosen.pop("regrow_scope", None)
         pruning = Pruning(**{n: chosen.pop(n) for n in fields[Pruning] & chosen.keys()})
-        trials[Trial(recipe=replace(recipe, **chosen), pruning=pruning, **branch)] = None
+        trial = Trial(recipe=replace(recipe, **chosen), pruning=pruning, **branch)
+        _check_layers(trial, known)
+        trials[trial] = None
     return list(trials)
+
+
+def _check_layers(trial: Trial, known: dict[tuple[str, str], list[str]]) -> None:
+    """Refuse layers that the network does not have; ``known`` are those of networks seen before."""
+    pruning, network = trial.pruning, (trial.recipe.dataset, trial.recipe.model)
+    if (pruning.layers, pruning.dense) != (naming.EVERY, naming.NONE):
+        if network not in known:
+            known[network] = layer_names(trial.recipe)
+        naming.choose(known[network], pruning.layers, pruning.dense)
 
 
 def _several(name: str, value: Any) -> list[Any]:

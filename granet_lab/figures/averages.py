@@ -29,6 +29,8 @@ SETTINGS = (
     "milestones",
 )
 
+_CURE = "select one"
+
 
 def averaged(
     table: pd.DataFrame,
@@ -37,6 +39,7 @@ def averaged(
     hue: str,
     x: str,
     free: Sequence[str] = (),
+    lines: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The means that a figure draws, and the rows behind them with regrow in words.
 
@@ -47,6 +50,7 @@ def averaged(
         hue: the column that the lines differ in.
         x: the column along the horizontal axis.
         free: columns that may vary all the same.
+        lines: whether a user can choose what they differ in.
 
     Raises:
         ValueError: something varies that neither panels nor lines show, or a seed is there twice.
@@ -66,7 +70,7 @@ def averaged(
         # A dense and a static run differ in their method, and in their sparsity just so.
         told = name == "method" and "pretrained_sparsity" in shown
         for _, part in table.groupby("pretrained_sparsity") if told else [(None, table)]:
-            refuse_mixture(name, part[name])
+            refuse_mixture(name, part[name], f"select one, or draw hue={name!r}" * lines or _CURE)
     for _, same in table.groupby([*shown, x]):
         if "lr" in same:
             refuse_mixture("lr", same["lr"].dropna())
@@ -75,17 +79,15 @@ def averaged(
     return summarise(table, value, [*shown, x]), table
 
 
-def refuse_mixture(name: str, values: pd.Series) -> None:
+def refuse_mixture(name: str, values: pd.Series, cure: str = _CURE) -> None:
     """Do nothing if a column has one value.
 
     Raises:
-        ValueError: it has several.
+        ValueError: it has several; the message ends with the ``cure``.
     """
     found = sorted({str(value) for value in values})
     if len(found) > 1:
-        raise ValueError(
-            f"the table mixes {name} ({', '.join(found)}): select one, or draw hue={name!r}"
-        )
+        raise ValueError(f"the table mixes {name} ({', '.join(found)}): {cure}")
 
 
 def milestones(table: pd.DataFrame) -> list[int]:

@@ -45,13 +45,15 @@ def damage(table: pd.DataFrame, hue: str = "criterion") -> Drawn:
     """What pruning costs at once: test accuracy just after it minus that just before, against the
     epoch of pruning.
 
-    Otherwise like :func:`plasticity`; how training went on does not matter. The untrained network
-    of epoch 0 has nothing to lose and is left out.
+    Otherwise like :func:`plasticity`; what came back and how training went on does not matter.
+    The untrained network of epoch 0 has nothing to lose and is left out.
     """
     if not {"acc_pruned", "acc_before"} <= set(table):
         raise ValueError("this is no table of trials: it has no acc_pruned and acc_before")
     lost = table["acc_pruned"] - table["acc_before"]
-    table = table.assign(damage=lost, lr_mode="any", recovery_epochs=1)[table["epoch"] > 0]
+    later = {"lr_mode": "any", "recovery_epochs": 1, "regrow": None, "regrow_scope": "layer"}
+    later = {name: value for name, value in later.items() if name != hue}
+    table = table.assign(damage=lost, **later)[table["epoch"] > 0]
     table = table.drop_duplicates([name for name in (*SETTINGS, "seed", "epoch") if name in table])
     if table.empty:
         raise ValueError("there is no damage to draw: epoch 0 alone was pruned")
@@ -92,7 +94,8 @@ def layers(table: pd.DataFrame, value: str = "plasticity") -> Drawn:
     if single.empty:
         raise ValueError("no trial prunes a single layer: grid(..., layers=layer_names(recipe))")
     free = ["recovery_epochs"] if value == "final_gap" else []
-    frame, single = averaged(single, value, ["regrow", "rate"], "layers", "epoch", free)
+    facets = ["regrow", "rate"]
+    frame, single = averaged(single, value, facets, "layers", "epoch", free, lines=False)
     frame = frame.set_index("layers").loc[list(dict.fromkeys(single["layers"]))].reset_index()
     levels = panels.order(frame, "regrow")
     frame = frame.sort_values(["regrow"], key=lambda names: names.map(levels.index), kind="stable")

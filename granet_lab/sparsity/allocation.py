@@ -68,7 +68,7 @@ def allocate(
     """The sparsity of each layer under an allocation scheme.
 
     Args:
-        shapes: the layers' weight shapes, (out, in, ...), by name.
+        shapes: the layers' weight shapes, (out, in, ...), by name; masks or weights will do.
         sparsity: of the whole network, in [0, 1].
         scheme: "uniform", "er" or "erk".
         dense: layers that stay whole, see ``naming.choose``; the others make up for them.
@@ -85,6 +85,7 @@ def allocate(
     sparsity = checks.fraction("sparsity", sparsity)
     if not shapes:
         raise ValueError("there are no layers to allocate sparsity to")
+    shapes = {name: tuple(getattr(shape, "shape", shape)) for name, shape in shapes.items()}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     part = choose(list(shapes), dense=dense)
     room, remove = sum(sizes[name] for name in part), round(sparsity * sum(sizes.values()))

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from granet_lab.randomness import child, seeded
-from granet_lab.sparsity.masks import Masks, prunable
+from granet_lab.sparsity.masks import Masks, is_wrapped, prunable
 
 Batch = tuple[Tensor, Tensor]
 Weights = dict[str, Tensor]
@@ -29,12 +29,14 @@ class Context:
     Attributes:
         model: the network; its inactive weights are taken as they stand.
         masks: which weights are active; by default all of them.
-        batches: pairs (inputs, targets) on the model's device, for criteria that need data.
+        batches: pairs (inputs, targets) on the model's device, for criteria that need data; some
+            are better off with several, as their ``batches`` attribute says.
         loss_fn: (outputs, targets) -> mean loss, a scalar.
         generator: the source of random scores; by default one seeded with 0. It is not advanced.
 
     Raises:
-        ValueError: the masks do not fit the model.
+        ValueError: the masks do not fit the model, torch.nn.utils.prune has wrapped it, or the
+            batches are no pairs.
     """
 
     model: nn.Module
@@ -44,9 +46,18 @@ class Context:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise ValueError(f"model must be an nn.Module, not {type(self.model).__name__}")
+        if is_wrapped(self.model):
+            raise ValueError(
+                "the network is pruned by torch.nn.utils.prune: "
+                "call granet_lab.sparsity.exchange.unwrap_(model), which returns its masks"
+            )
         masks = Masks.dense(self.model) if self.masks is None else Masks(self.masks)
         self.masks = masks.check(self.model)
         self.batches = tuple(self.batches)
+        if any(isinstance(b, Tensor) or len(b) != 2 for b in self.batches):
+            raise ValueError("batches must be pairs: batches=[(inputs, targets), ...]")
         if self.generator is None:
             self.generator = torch.Generator().manual_seed(0)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from granet_lab import checks
 from granet_lab.randomness import child
@@ -28,6 +28,8 @@ CRITERIA: Registry[Criterion] = Registry("criterion", batches=1, rounds=1)
 
 def criterion(function: Criterion | None = None, /, *, batches: int = 1, rounds: int = 1):
     """Register a criterion under its function's name; a decorator, with or without arguments.
+
+    A lab keeps results under that name: give the function another once it means something else.
 
     Args:
         function: context -> a score for every prunable weight.
@@ -145,9 +147,31 @@ def synflow(context: Context) -> Scores:
     return {name: (weight * found[name]).detach() for name, weight in weights.items()}
 
 
-def checked(
-    scores: dict[str, Tensor], ranked: Mapping[str, Tensor], name: str
-) -> dict[str, Tensor]:
+def scored(score: Criterion, context: Context) -> Scores:
+    """What a score gives, if it has left everything as it was.
+
+    Raises:
+        ValueError: it has changed the network, or drawn from torch's own generator.
+    """
+    before = _footprint(context.model)
+    found = score(context)
+    for name, state in _footprint(context.model).items():
+        if state != before.get(name):
+            raise ValueError(f"{score.__name__!r} has changed {name}: a score must leave it alone")
+    return found
+
+
+def _footprint(model: nn.Module) -> dict[str, object]:
+    """What changes when somebody writes into a network, or draws a random number."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    versions = {name: (id(t), t._version) for name, t in tensors}
+    gradients = {f"the gradient of {n}": id(p.grad) for n, p in model.named_parameters()}
+    modes = {"the mode of the network": [module.training for module in model.modules()]}
+    drawn = {"torch's own generator": torch.get_rng_state().numpy().tobytes()}
+    return {**versions, **gradients, **modes, **drawn}
+
+
+def checked(scores: Scores, ranked: Mapping[str, Tensor], name: str) -> Scores:
     """The scores, if there is one for every weight and none that is ranked is NaN."""
     if not isinstance(scores, Mapping):
         raise ValueError(f"{name!r} gives no dict of scores but {type(scores).__name__}")

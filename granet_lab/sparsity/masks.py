@@ -20,6 +20,13 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.ndim >= 2}
 
 
+def is_wrapped(model: nn.Module) -> bool:
+    """Whether ``torch.nn.utils.prune`` has pruned a network: its weights have other names then."""
+    masks = {n.removesuffix("_mask") for n, _ in model.named_buffers() if n.endswith("_mask")}
+    parameters = [name for name, _ in model.named_parameters() if name.endswith("_orig")]
+    return any(name.removesuffix("_orig") in masks for name in parameters)
+
+
 class HasState(Protocol):
     """An optimizer, seen as what it remembers of each parameter."""
 
@@ -37,6 +44,8 @@ class Masks(Mapping[str, Tensor]):
     """
 
     def __init__(self, masks: Mapping[str, Tensor]) -> None:
+        if not isinstance(masks, Mapping):
+            raise ValueError(f"masks must be tensors by name, not a {type(masks).__name__}")
         if not masks:
             raise ValueError("no masks: the network has no parameter of two or more dimensions")
         for name, mask in masks.items():
@@ -49,6 +58,12 @@ class Masks(Mapping[str, Tensor]):
     def dense(cls, model: nn.Module) -> Masks:
         """Masks under which every prunable weight of ``model`` is active."""
         return cls({n: torch.ones_like(p, dtype=torch.bool) for n, p in prunable(model).items()})
+
+    @classmethod
+    def nonzero(cls, model: nn.Module) -> Masks:
+        """Masks under which the weights are active that are not zero: of a network that was
+        pruned elsewhere."""
+        return cls({name: p.detach() != 0 for name, p in prunable(model).items()})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._masks[name]

@@ -13,7 +13,7 @@ from granet_lab.sparsity import granularity as units
 from granet_lab.sparsity import naming
 from granet_lab.sparsity.allocation import SCHEMES, active_counts
 from granet_lab.sparsity.context import Context
-from granet_lab.sparsity.criteria import CRITERIA, checked
+from granet_lab.sparsity.criteria import CRITERIA, checked, scored
 from granet_lab.sparsity.masks import Masks
 from granet_lab.sparsity.naming import Layers
 from granet_lab.sparsity.regrowths import REGROW_SCOPES, REGROWTHS
@@ -35,8 +35,10 @@ class Pruning:
             loses the same fraction; "er", "erk": each layer keeps what that allocation gives it.
         granularity: what is removed as one: "weight"; "filter", a slice along the first dimension
             (all that a filter or neuron reads), by the sum of its weights' scores, for magnitude
-            its L1 norm (``dense="last"`` spares the classes); or "N:M", which keeps the best N of
-            every M neighbours along the input dimension.
+            its L1 norm (``dense="last"`` spares the classes; such sums grow with the filter, so
+            ranked globally small filters go first: ``scope="uniform"`` compares like with like);
+            or "N:M", which keeps the best N of every M neighbours along the input dimension, of a
+            last, smaller group as many.
         regrow: how as many connections are chosen to come back afterwards: None (none do),
             "gradient", "random", "momentum", or one of your own.
         regrow_scope: "layer": each layer gets back as many as it lost; "global": as many as all
@@ -164,7 +166,7 @@ def _keep(
     for target in _targets(sum(active.values()), keep, rounds):
         among = {name: context.masks[name] for name in part}
         left = {name: int(mask.count_nonzero()) for name, mask in among.items()}
-        scores = checked(CRITERIA[criterion](context), among, criterion)
+        scores = checked(scored(CRITERIA[criterion], context), among, criterion)
         if scope == "global":
             kept = _best(scores, among, target, granularity)
         else:

@@ -10,9 +10,10 @@ from granet_lab import checks
 from granet_lab.sparsity import granularity as units
 from granet_lab.sparsity import naming
 from granet_lab.sparsity.context import Context
-from granet_lab.sparsity.criteria import Scores, checked
+from granet_lab.sparsity.criteria import Scores, checked, scored
 from granet_lab.sparsity.masks import Masks
 from granet_lab.sparsity.naming import Layers
+from granet_lab.sparsity.pruning import Pruning
 from granet_lab.sparsity.regrowths import REGROW_SCOPES, REGROWTHS
 from granet_lab.sparsity.selection import top_k_across
 
@@ -23,7 +24,7 @@ def regenerate(
     context: Context,
     before: Masks,
     after: Masks,
-    regrow: str | None,
+    regrow: str | Pruning | None,
     granularity: str = units.WEIGHT,
     scope: str = "layer",
     layers: Layers = naming.EVERY,
@@ -41,16 +42,21 @@ def regenerate(
         context: the network, with batches if ``regrow`` needs a gradient.
         before: the masks before pruning.
         after: the masks after pruning.
-        regrow: a regrowth's name; None returns ``after``.
+        regrow: a regrowth's name; None returns ``after``. A :class:`Pruning` says this and all
+            that follows.
         granularity: "weight"; or "filter": of the filters without an active weight, as many as
             were emptied come back whole, those with the highest sums of scores.
-        scope: "layer", or "global": as many as all layers lost, wherever they score highest.
+        scope: "layer", or "global": as many as all layers lost, wherever they score highest
+            (as many filters, if those come back).
         layers, dense: which layers take part, as in :class:`Pruning`; in the others nothing
             comes back.
 
     Raises:
         ValueError: an unknown name, or ``after`` has more active weights somewhere.
     """
+    if isinstance(regrow, Pruning):
+        granularity, scope = regrow.granularity, regrow.regrow_scope
+        regrow, layers, dense = regrow.regrow, regrow.layers, regrow.dense
     checks.choice("regrow_scope", scope, REGROW_SCOPES)
     if regrow is None:
         return after
@@ -64,7 +70,7 @@ def regenerate(
             raise ValueError(
                 f"{name} has {left[name] - count} more active weights after pruning than before"
             )
-    scores = dict(score(context))
+    scores = dict(scored(score, context))
     part = naming.choose(list(after), layers, dense)
     regenerated = dict(after)
     for group in [part] if scope == "global" else [[name] for name in part]:

@@ -352,7 +352,7 @@ def test_regrowth_across_layers_goes_where_the_scores_are_highest(measure, spars
 
 
 def test_a_trial_of_an_unknown_layer_fails_by_its_name_and_the_others_are_measured(lab, recipe):
-    trials = gl.grid(recipe, epoch=1, rate=0.5, layers=["first", "block9.*", "last"])
+    trials = [trial(recipe, 1, 0.5, layers=name) for name in ("first", "block9.*", "last")]
     table = lab.measure(trials, workers=1, progress=False)
     assert table.status.tolist() == ["ok", "failed", "ok"]
     assert "no layer is named 'block9.*': choose from 1.weight, 3.weight" in table.note[1]
@@ -361,7 +361,7 @@ def test_a_trial_of_an_unknown_layer_fails_by_its_name_and_the_others_are_measur
 
 
 def test_a_trial_that_leaves_every_layer_dense_fails_in_words(lab, recipe):
-    table = lab.measure(gl.grid(recipe, epoch=1, rate=0.5, dense="*"), workers=1, progress=False)
+    table = lab.measure(trial(recipe, 1, 0.5, dense="*"), workers=1, progress=False)
     assert table.status[0] == "failed"
     assert "no layer is left to prune" in table.note[0]
 

@@ -17,7 +17,7 @@ def trials(recipe):
     asked = {"epoch": 1, "rate": 0.5}
     return [
         *gl.grid(recipe, regrow=[None, "random"], **asked),
-        *gl.grid(recipe, layers=["1.* last", "5.weight"], dense="last 3.*", **asked)[:1],
+        *gl.grid(recipe, layers="1.* last", dense="last 3.*", **asked),
         *gl.grid(recipe, regrow="gradient", regrow_scope="global", **asked),
         *gl.grid(recipe, reestimate_batchnorm=True, **asked),
     ]

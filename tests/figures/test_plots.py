@@ -591,8 +591,6 @@ def test_damage_needs_the_accuracies_around_pruning():
 
 
 def test_damage_does_not_mix_settings():
-    with pytest.raises(ValueError, match=r"mixes regrow \(gradient, none\)"):
-        plots.damage(losses())
     mixed = two_settings("reestimate_batchnorm", False, True, make=losses, regrows=(None,))
     with pytest.raises(ValueError, match=r"mixes reestimate_batchnorm \(False, True\)"):
         plots.damage(mixed)
@@ -639,6 +637,12 @@ def test_damage_does_not_ask_how_training_went_on():
         figure, frame = plots.damage(table)
         assert frame.equals(expected)
         assert len(legend_of(figure)) == len(legend_of(plots.damage(frozen)[0]))
+
+
+def test_damage_does_not_ask_what_came_back():
+    _, expected = plots.damage(losses(regrows=(None,)))
+    _, frame = plots.damage(losses(lambda *place: 50, regrows=(None, "gradient")))
+    assert frame[["epoch", "n"]].equals(expected[["epoch", "n"]])
 
 
 def test_damage_of_the_untrained_network_alone_is_refused():

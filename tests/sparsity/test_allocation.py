@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -225,3 +226,9 @@ def test_a_sparsity_outside_0_to_1_is_refused(sparsity):
 def test_no_layers_are_refused():
     with pytest.raises(ValueError, match="no layers"):
         allocate({}, 0.5, "uniform")
+
+
+def test_masks_and_weights_are_shapes_too():
+    shapes = {"a": (4, 3), "b": (2, 4, 3, 3)}
+    tensors = {name: torch.ones(shape) for name, shape in shapes.items()}
+    assert allocate(tensors, 0.5, "erk") == allocate(shapes, 0.5, "erk")

@@ -5,9 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune as torch_prune
 
 from granet_lab.sparsity import Context, Masks, Pruning, prunable, prune, regenerate
 from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.exchange import unwrap_
 from granet_lab.sparsity.regrowths import REGROWTHS
 
 SCORERS = {
@@ -266,3 +268,66 @@ def test_recurrent_layers_are_run_without_cudnn_which_could_not_be_differentiate
     context.gradients()
     assert seen == [before and not recurrent]
     assert torch.backends.cudnn.enabled == before
+
+
+def in_place(context):
+    return {name: w.abs_() for name, w in context.weights().items()}
+
+
+def backward(context):
+    inputs, targets = context.batches[0]
+    F.cross_entropy(context.model(inputs), targets).backward()
+    return context.weights()
+
+
+def statistics(context):
+    context.model.train()(context.batches[0][0])
+    return context.weights()
+
+
+def evaluation(context):
+    context.model.eval()
+    return context.weights()
+
+
+def drawing(context):
+    return {name: torch.rand_like(w) for name, w in context.weights().items()}
+
+
+@pytest.mark.parametrize(
+    ("score", "changed"),
+    [
+        (in_place, "0.weight"),
+        (backward, "1.num_batches_tracked"),
+        (statistics, "1.num_batches_tracked"),
+        (evaluation, "the mode of the network"),
+        (drawing, "torch's own generator"),
+    ],
+)
+@pytest.mark.parametrize("operation", ["prune", "regenerate"])
+def test_a_score_that_leaves_traces_is_refused(context, define, operation, score, changed):
+    registry = {"prune": CRITERIA, "regenerate": REGROWTHS}[operation]
+    define(registry, score)
+    with pytest.raises(ValueError, match=rf"'{score.__name__}' has changed ({changed})"):
+        perform(context, operation, score.__name__)
+
+
+def test_a_network_that_torch_has_pruned_is_refused_with_the_cure():
+    net = full_net()
+    torch_prune.l1_unstructured(net[5], "weight", 0.5)
+    with pytest.raises(ValueError, match=r"exchange\.unwrap_\(model\), which returns its masks"):
+        Context(net)
+    Context(net, unwrap_(net))
+
+
+@pytest.mark.parametrize("batches", [images(4), [images(4)[0]], [(1, 2, 3)]])
+def test_batches_that_are_no_pairs_are_refused(batches):
+    with pytest.raises(ValueError, match=r"batches must be pairs: batches=\[\(inputs, targets\)"):
+        Context(full_net(), batches=batches)
+
+
+def test_what_is_no_network_and_what_are_no_masks_are_refused():
+    with pytest.raises(ValueError, match=r"model must be an nn.Module, not list"):
+        Context([full_net()])
+    with pytest.raises(ValueError, match="masks must be tensors by name, not a list"):
+        Context(full_net(), [images(4)])

@@ -209,3 +209,9 @@ def test_a_file_that_holds_no_masks_is_refused(tmp_path):
     save_file({"weight": torch.ones(2, 2)}, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="mask of weight must be a boolean tensor"):
         Masks.load(tmp_path / "weights.safetensors")
+
+
+def test_the_masks_of_a_network_of_zeros_are_found(net):
+    pruned = Masks({n: torch.rand(m.shape) < 0.5 for n, m in Masks.dense(net).items()})
+    pruned.apply_(net)
+    assert Masks.nonzero(net) == pruned

@@ -58,7 +58,7 @@ def test_first_and_last_are_one_layer_if_there_is_one():
 
 
 @pytest.mark.parametrize(
-    "name", ["conv", "CONV1.weight", "First", "layer3*", "conv?", "first.weight", "weight"]
+    "name", ["conv", "CONV1.weight", "First", "layer3*", "conv?x", "first.weight", "weight"]
 )
 def test_a_name_that_no_layer_has_is_refused_with_a_list_of_the_layers(name):
     with pytest.raises(ValueError, match="no layer is named") as raised:
@@ -101,3 +101,26 @@ def test_a_name_with_brackets_means_itself():
     assert choose(names, "first") == ["a[0]"]
     assert choose(names, "a[0]") == ["a[0]"]
     assert choose(names, "*", "first") == ["a0"]
+
+
+def test_a_modules_name_means_all_its_parameters():
+    names = ["stem.weight", "layer1.0.a.weight", "layer1.0.b.weight", "fc.weight"]
+    assert choose(names, "fc") == ["fc.weight"]
+    assert choose(names, "layer1") == names[1:3]
+    assert choose(names, "layer?", "layer1.0.a") == ["layer1.0.b.weight"]
+
+
+def test_of_many_layers_the_nearest_are_listed():
+    names = [f"block{i}.weight" for i in range(40)]
+    with pytest.raises(ValueError, match=r"no layer is named 'blok7': choose from ") as raised:
+        choose(names, "blok7")
+    listed = str(raised.value).partition("choose from ")[2].split(", ")
+    assert len(listed) == 13
+    assert listed[-1] == "..."
+    assert "block7.weight" in listed
+
+
+@pytest.mark.parametrize("layers", [["a"], None, 3])
+def test_layers_are_a_string_or_a_function(layers):
+    with pytest.raises(ValueError, match="layers must be names in one string, or a function"):
+        matching(["a"], layers)

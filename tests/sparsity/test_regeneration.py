@@ -352,3 +352,22 @@ def test_unknown_layers_are_refused_by_name():
     context = make_context()
     with pytest.raises(ValueError, match=r"no layer is named 'nine': choose from 0\.weight"):
         regenerate(context, DENSE, DENSE, "random", layers="nine")
+
+
+@pytest.mark.parametrize("scope", REGROW_SCOPES)
+@pytest.mark.parametrize("granularity", ["weight", "filter"])
+def test_a_pruning_says_all_that_regeneration_asks(scope, granularity):
+    pruning = Pruning(
+        rate=0.5,
+        regrow="random",
+        granularity=granularity,
+        regrow_scope=scope,
+        layers="0.weight 2.weight",
+        dense="first",
+    )
+    context = make_context()
+    after = prune(context, pruning)
+    expected = regenerate(
+        context, DENSE, after, "random", granularity, scope, "0.weight 2.weight", "first"
+    )
+    assert regenerate(context, DENSE, after, pruning) == expected
