@@ -140,7 +140,8 @@ class Shown:
         self.page.evaluate("() => { window.said = []; window.drawn = 0; }")
 
     def screenshot(self, name, shown=None):
-        (shown or self.box).scroll_into_view_if_needed()
+        # At once: what follows a sweep may be replaced while one waits for it to stand still.
+        (shown or self.box).evaluate("element => element.scrollIntoView({block: 'nearest'})")
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
