@@ -7,30 +7,13 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import SymLogNorm, to_rgb
 from matplotlib.figure import Figure
+from rows import LATER, PLAIN
 
 from granet_lab.experiments.tidy import COLUMNS
 from granet_lab.figures import plots
 from granet_lab.figures.heatmaps import by_layer_and_epoch
 
 LAYERS = ("conv1", "conv2", "head")
-PLAIN = {
-    "dataset": "digits",
-    "model": "convnet",
-    "method": "dense",
-    "pretrained_sparsity": 0.0,
-    "criterion": "magnitude",
-    "scope": "global",
-    "granularity": "weight",
-    "regrow_scope": "layer",
-    "dense": "",
-    "reestimate_batchnorm": False,
-    "lr_mode": "frozen",
-    "recovery_epochs": 6,
-    "epochs": 60,
-    "milestones": "30 45",
-    "status": "ok",
-    "note": "",
-}
 
 
 def gain(layer, epoch, rate, regrow, seed):
@@ -53,6 +36,7 @@ def table(
     places = itertools.product(layers, at, rates, regrows, seeds)
     rows = [
         PLAIN
+        | LATER
         | {"layers": layer, "epoch": epoch, "rate": rate, "regrow": regrow, "seed": seed}
         | {"lr": 0.1 if epoch < 30 else 0.01, "plasticity": gain(layer, epoch, rate, regrow, seed)}
         | changes

@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from rows import PLAIN, framed
 
 from granet_lab.experiments.tidy import COLUMNS
 from granet_lab.figures import plots
@@ -21,32 +22,11 @@ WORDS = {
     0.0: "dense",
     0.9: "pre-trained at sparsity 0.9",
 }
-PLAIN = {
-    "dataset": "digits",
-    "model": "convnet",
-    "method": "dense",
-    "pretrained_sparsity": 0.0,
-    "criterion": "magnitude",
-    "scope": "global",
-    "granularity": "weight",
-    "lr_mode": "frozen",
-    "recovery_epochs": 6,
-    "epochs": 60,
-    "milestones": "30 45",
-    "status": "ok",
-    "note": "",
-}
 
 
 def gain(epoch, rate, regrow, seed):
     """Percentage points: training in epoch 0, later a loss that regrowth makes smaller."""
     return 85.0 + seed if epoch == 0 else -5 * rate - epoch / 20 + (regrow is not None) + seed / 4
-
-
-def framed(rows, columns=None):
-    made = pd.DataFrame(rows, columns=columns)
-    made["regrow"] = pd.Series([row["regrow"] for row in rows], dtype=object)
-    return made
 
 
 def table(

@@ -5,31 +5,13 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from rows import LATER, PLAIN
 
 import granet_lab as gl
 from granet_lab.experiments.tidy import COLUMNS
 from granet_lab.figures import plots, removals
 
-ASKED = {
-    "dataset": "digits",
-    "model": "mlp",
-    "method": "dense",
-    "pretrained_sparsity": 0.0,
-    "epoch": 10,
-    "rate": 0.5,
-    "criterion": "magnitude",
-    "scope": "global",
-    "granularity": "weight",
-    "regrow": None,
-    "regrow_scope": "layer",
-    "layers": "*",
-    "dense": "",
-    "reestimate_batchnorm": False,
-    "lr_mode": "frozen",
-    "recovery_epochs": 6,
-    "epochs": 60,
-    "milestones": "30 45",
-}
+ASKED = PLAIN | LATER | {"model": "mlp", "epoch": 10, "rate": 0.5, "regrow": None}
 # (layer, weight, fate). The largest is 4: of 40 bins each is 0.1 wide.
 WEIGHTS = [
     ("a", 0.05, "removed"),

@@ -3,6 +3,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+from drawing import some_masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -21,18 +22,6 @@ from granet_lab.sparsity.cost import LayerCost, inference_flops, layer_costs
 
 SHAPES = {"conv": (3, 2, 1, 2), "linear": (4, 5), "tiny": (1, 1)}  # 12 + 20 + 1 = 33
 quick = settings(max_examples=25, deadline=None)
-
-
-@st.composite
-def some_masks(draw):
-    """Masks of any density, empty and full layers included."""
-    made = {}
-    for name, shape in SHAPES.items():
-        size = math.prod(shape)
-        some = st.lists(st.booleans(), min_size=size, max_size=size)
-        flags = draw(st.one_of(some, st.just([False] * size), st.just([True] * size)))
-        made[name] = torch.tensor(flags).reshape(shape)
-    return Masks(made)
 
 
 def masks(**rows):
@@ -65,7 +54,7 @@ def test_overlap_is_what_both_share_of_what_either_has():
 
 
 @quick
-@given(found=st.lists(some_masks(), min_size=1, max_size=4))
+@given(found=st.lists(some_masks(SHAPES), min_size=1, max_size=4))
 def test_overlaps_are_those_of_sets(found):
     table = overlaps(found)
     assert table.dtype == torch.float64
@@ -77,7 +66,7 @@ def test_overlaps_are_those_of_sets(found):
 
 
 @quick
-@given(found=st.lists(some_masks(), min_size=1, max_size=6))
+@given(found=st.lists(some_masks(SHAPES), min_size=1, max_size=6))
 def test_overlaps_are_symmetric_with_ones_in_the_diagonal(found):
     table = overlaps(found)
     assert torch.equal(table, table.T)
@@ -98,7 +87,7 @@ def test_a_number_for_each_layer_is_that_of_the_layer_alone():
 
 
 @quick
-@given(a=some_masks(), b=some_masks())
+@given(a=some_masks(SHAPES), b=some_masks(SHAPES))
 def test_overlap_by_layer_is_that_of_sets(a, b):
     for name, found in by_layer(overlap, a, b).items():
         assert found == jaccard(Masks({name: a[name]}), Masks({name: b[name]}))
@@ -115,7 +104,7 @@ def test_regrown_is_what_was_not_kept():
 
 
 @quick
-@given(kept=some_masks(), regenerated=some_masks())
+@given(kept=some_masks(SHAPES), regenerated=some_masks(SHAPES))
 def test_regrown_is_a_difference_of_sets(kept, regenerated):
     assert places(regrown(kept, regenerated)) == places(regenerated) - places(kept)
 
@@ -128,7 +117,7 @@ def test_survival_is_the_fraction_that_is_still_there():
 
 
 @quick
-@given(born=some_masks(), later=some_masks())
+@given(born=some_masks(SHAPES), later=some_masks(SHAPES))
 def test_survival_is_that_of_sets(born, later):
     found, old = survival(born, later), places(born)
     if old:
@@ -144,7 +133,7 @@ def test_exploration_is_what_was_ever_active():
 
 
 @quick
-@given(course=st.lists(some_masks(), min_size=1, max_size=4))
+@given(course=st.lists(some_masks(SHAPES), min_size=1, max_size=4))
 def test_exploration_is_that_of_a_union_of_sets(course):
     expected = len(set().union(*map(places, course))) / 33
     assert exploration(course) == expected
@@ -222,7 +211,7 @@ def test_costs_of_another_network_are_refused_with_the_layer():
 
 
 @quick
-@given(found=some_masks())
+@given(found=some_masks(SHAPES))
 def test_the_table_adds_up_to_the_network(found):
     frame = pd.DataFrame(layer_table(found))
     assert frame["active"].sum() == found.active

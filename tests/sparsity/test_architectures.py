@@ -4,6 +4,7 @@ import functools
 import pytest
 import torch
 import torchvision
+from drawing import within
 from torch import nn
 
 from granet_lab.sparsity import Context, Masks, Pruning, prunable, prune, regenerate
@@ -96,10 +97,6 @@ def some_context(net, inputs):
     masks.apply_(net)
     targets = torch.tensor([0, 1, 2, 0])
     return Context(net, masks, batches=[(inputs[:2], targets[:2]), (inputs[2:], targets[2:])])
-
-
-def within(inner, outer):
-    return all((inner[name] <= outer[name]).all() for name in outer)
 
 
 def check_applied(context, masks):

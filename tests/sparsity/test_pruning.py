@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from drawing import BATCH, DENSE, EMPTY, RATES, SHAPES, linear, make_net, quiet, some_masks, within
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,37 +20,19 @@ SCOPES = ["global", *SCHEMES]
 GRANULARITIES = ["weight", "filter", "2:4"]
 QUICK = [name for name in CRITERIA if CRITERIA[name].rounds == 1]
 IN_ROUNDS = [name for name in CRITERIA if CRITERIA[name].rounds > 1]
-SHAPES = {"0.weight": (4, 3), "2.weight": (5, 4), "4.weight": (2, 5)}  # 12 + 20 + 10 = 42
-BATCH = (torch.linspace(-1, 1, 18).reshape(6, 3), torch.tensor([0, 1, 1, 0, 1, 0]))
-
-quiet = pytest.mark.filterwarnings("ignore::granet_lab.sparsity.pruning.EmptyLayerWarning")
 many = settings(max_examples=25, deadline=None)
 some = settings(max_examples=8, deadline=None)
 few = settings(max_examples=2, deadline=None)
 
 
-def make_net(weights="random"):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
-    if weights == "equal":
-        for name in SHAPES:
-            nn.init.constant_(net.get_parameter(name), 0.1)
+def equal_net():
+    net = make_net()
+    for name in SHAPES:
+        nn.init.constant_(net.get_parameter(name), 0.1)
     return net
 
 
-NETS = {"random": make_net(), "equal": make_net("equal")}
-
-
-@st.composite
-def some_masks(draw):
-    """Masks of any density, layers that are empty or full included."""
-    made = {}
-    for name, shape in SHAPES.items():
-        size = math.prod(shape)
-        some = st.lists(st.booleans(), min_size=size, max_size=size)
-        flags = draw(st.one_of(some, st.just([False] * size), st.just([True] * size)))
-        made[name] = torch.tensor(flags).reshape(shape)
-    return Masks(made)
+NETS = {"random": make_net(), "equal": equal_net()}
 
 
 @st.composite
@@ -69,28 +52,13 @@ def some_networks(draw, layers=(1, 3)):
     return Context(nn.ParameterList(weights), Masks(masks))
 
 
-DENSE = Masks.dense(NETS["random"])
-EMPTY = Masks({name: torch.zeros(shape, dtype=torch.bool) for name, shape in SHAPES.items()})
-RATES = st.one_of(st.floats(0, 1), st.sampled_from([0, 0.2, 0.5, 0.9, 0.98, 1]))
-
-
 def make_context(masks=None, weights="random", **more):
     return Context(NETS[weights], masks, batches=[BATCH], **more)
-
-
-def within(inner, outer):
-    return all((inner[name] <= outer[name]).all() for name in outer)
 
 
 @pytest.fixture
 def own_criteria(monkeypatch):
     monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
-
-
-def linear(*rows):
-    net = nn.Linear(len(rows[0]), len(rows), bias=False)
-    net.weight.data = torch.tensor(rows, dtype=torch.float32)
-    return net
 
 
 def four_layers():

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from drawing import BATCH, DENSE, EMPTY, RATES, linear, make_net, quiet, some_masks, within
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -10,29 +11,8 @@ from granet_lab.sparsity import Context, Masks, Pruning, prune, regenerate, regr
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.regrowths import REGROW_SCOPES, REGROWTHS
 
-SHAPES = {"0.weight": (4, 3), "2.weight": (5, 4), "4.weight": (2, 5)}  # 12 + 20 + 10 = 42
-BATCH = (torch.linspace(-1, 1, 18).reshape(6, 3), torch.tensor([0, 1, 1, 0, 1, 0]))
-
-quiet = pytest.mark.filterwarnings("ignore::granet_lab.sparsity.pruning.EmptyLayerWarning")
 many = settings(max_examples=25, deadline=None)
 some = settings(max_examples=10, deadline=None)
-
-
-def make_net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
-
-
-@st.composite
-def some_masks(draw):
-    """Masks of any density, layers that are empty or full included."""
-    made = {}
-    for name, shape in SHAPES.items():
-        size = math.prod(shape)
-        some = st.lists(st.booleans(), min_size=size, max_size=size)
-        flags = draw(st.one_of(some, st.just([False] * size), st.just([True] * size)))
-        made[name] = torch.tensor(flags).reshape(shape)
-    return Masks(made)
 
 
 @st.composite
@@ -55,23 +35,8 @@ def some_pruned(draw):
     return Masks(before), Masks(after), scores
 
 
-DENSE = Masks.dense(make_net())
-EMPTY = Masks({name: torch.zeros(shape, dtype=torch.bool) for name, shape in SHAPES.items()})
-RATES = st.one_of(st.floats(0, 1), st.sampled_from([0, 0.2, 0.5, 0.9, 0.98, 1]))
-
-
 def make_context(masks=None):
     return Context(make_net(), masks, batches=[BATCH])
-
-
-def within(inner, outer):
-    return all((inner[name] <= outer[name]).all() for name in outer)
-
-
-def linear(*rows):
-    net = nn.Linear(len(rows[0]), len(rows), bias=False)
-    net.weight.data = torch.tensor(rows, dtype=torch.float32)
-    return net
 
 
 def flags(*rows):

@@ -6,10 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from granet_lab.sparsity.selection import apportion, top_k, top_k_across
+from granet_lab.sparsity.selection import apportion, top_k_across
 
 # Few values, so that most scores tie.
 TIED = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 0.5, 2.0, math.inf])
+
+
+def top_k(scores, k):
+    """Of one layer, every place of which may be chosen."""
+    everywhere = torch.ones_like(scores, dtype=torch.bool)
+    return top_k_across({"": scores}, {"": everywhere}, k)[""]
 
 
 def best(scores, k):
