@@ -85,7 +85,7 @@ def refuse_mixture(name: str, values: pd.Series, cure: str = _CURE) -> None:
     Raises:
         ValueError: it has several; the message ends with the ``cure``.
     """
-    found = sorted({str(value) for value in values})
+    found = sorted({str(value) for value in values.astype(object).fillna("none")})
     if len(found) > 1:
         raise ValueError(f"the table mixes {name} ({', '.join(found)}): {cure}")
 

@@ -15,11 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from granet_lab.figures import panels
+from granet_lab.figures.panels import DASHES, INK, NORMAL, SMALL
 
 # Blue is gain, red is loss, white is zero: told apart by colour-blind eyes, too.
 _COLOURS = "RdBu"
-_INK, _SMALL = "0.25", 8
-_DASHES = (0, (4, 3))
 # Percentage points that linear colours can show without drowning what is near zero.
 _MODEST = 8.0
 # Inches.
@@ -64,27 +63,27 @@ def by_layer_and_epoch(
             _draw(axes[i, j], cells, norm, decays)
             titles = [panels.label(row, row_value)] if row else []
             titles += [panels.label(col, col_value)] if col else []
-            axes[i, j].set_title(", ".join(titles), fontsize=9)
-            axes[i, j].set_xlabel("Epoch of pruning" if i == len(rows) - 1 else "", fontsize=9)
+            axes[i, j].set_title(", ".join(titles), fontsize=NORMAL)
+            axes[i, j].set_xlabel("Epoch of pruning" if i == len(rows) - 1 else "", fontsize=NORMAL)
             axes[i, j].set_ylabel("")
     if decays:
-        line = Line2D([], [], color=_INK, linewidth=0.9, linestyle=_DASHES)
+        line = Line2D([], [], color=INK, linewidth=0.9, linestyle=DASHES)
         figure.legend(
             [line],
             ["learning rate decays"],
             loc="outside lower center",
             frameon=False,
-            fontsize=9,
+            fontsize=NORMAL,
         )
     colours = ScalarMappable(norm, _COLOURS)
     bar = figure.colorbar(colours, ax=axes, aspect=30, pad=0.02, fraction=0.05)
-    bar.set_label(title, fontsize=9)
+    bar.set_label(title, fontsize=NORMAL)
     if isinstance(norm, SymLogNorm):
         marks = [1, 2, 5, 10, 20, 50, 100]
         bar.set_ticks([sign * mark for mark in marks for sign in (-1, 1) if mark <= reach] + [0])
         bar.ax.yaxis.set_major_formatter("{x:g}")
         bar.minorticks_off()
-    bar.ax.tick_params(labelsize=_SMALL, colors=_INK)
+    bar.ax.tick_params(labelsize=SMALL, colors=INK)
     bar.outline.set_visible(False)
     return figure
 
@@ -93,7 +92,7 @@ def _draw(axes: Axes, cells: pd.DataFrame, norm: Normalize, decays: Sequence[int
     texts = cells.map(lambda value: "" if math.isnan(value) else _number(value))
     untrained = np.array([[epoch == 0 for epoch in cells.columns]] * len(cells))
     look = {"linewidths": 1, "linecolor": "white", "cbar": False, "ax": axes, "fmt": ""}
-    letters = {"fontsize": _SMALL - 0.5}
+    letters = {"fontsize": SMALL - 0.5}
     if not (untrained | cells.isna()).all(axis=None):
         sns.heatmap(
             cells,
@@ -111,15 +110,15 @@ def _draw(axes: Axes, cells: pd.DataFrame, norm: Normalize, decays: Sequence[int
             annot=texts,
             mask=~untrained | cells.isna(),
             cmap=grey,
-            annot_kws={**letters, "color": _INK},
+            annot_kws={**letters, "color": INK},
             **look,
         )
     for epoch in decays:
         place = sum(other < epoch for other in cells.columns)
         if 0 < place < len(cells.columns):
-            axes.axvline(place, color=_INK, linewidth=0.9, linestyle=_DASHES)
+            axes.axvline(place, color=INK, linewidth=0.9, linestyle=DASHES)
     axes.set_facecolor("white")
-    axes.tick_params(labelsize=_SMALL, colors=_INK, length=0, rotation=0)
+    axes.tick_params(labelsize=SMALL, colors=INK, length=0, rotation=0)
 
 
 def _norm(reach: float) -> Normalize:

@@ -17,8 +17,9 @@ from granet_lab.sparsity.naming import EVERY
 
 # Inches: three panels fill the width of a page, and every panel keeps its size.
 _PANEL_WIDTH, _PANEL_HEIGHT = 2.6, 2.5
-_SMALL, _NORMAL = 8, 9
-_INK = "0.25"
+SMALL, NORMAL = 8, 9
+INK = "0.25"
+DASHES = (0, (4, 3))
 # Percentage points: a panel never magnifies less than this to its whole height.
 _LEAST_SPAN = 2.0
 
@@ -80,7 +81,7 @@ def grid_of_axes(
             axes = figure.add_subplot(len(rows), len(cols), i * len(cols) + j + 1)
             titles = [label(row, row_value)] if row else []
             titles += [label(col, col_value)] if col else []
-            axes.set_title(", ".join(titles), fontsize=_NORMAL)
+            axes.set_title(", ".join(titles), fontsize=NORMAL)
             panels.append((axes, part))
     return figure, panels
 
@@ -145,9 +146,9 @@ def mark_decays(axes: Axes, milestones: Sequence[int]) -> None:
     for epoch in milestones:
         axes.axvline(
             epoch,
-            color=_INK,
+            color=INK,
             linewidth=0.8,
-            linestyle=(0, (4, 3)),
+            linestyle=DASHES,
             zorder=0,
             label="learning rate decays",
         )
@@ -181,8 +182,8 @@ def focus(
             textcoords="offset points",
             ha="center" if place > 0 else "left",
             va="top" if up else "bottom",
-            fontsize=_SMALL,
-            color=_INK,
+            fontsize=SMALL,
+            color=INK,
         )
 
 
@@ -195,9 +196,9 @@ def finish(
     lowest = {place.colspan.start: place for place in places}  # panels come row by row
     for (axes, _), place in zip(panels, places, strict=True):
         last = place is lowest[place.colspan.start]
-        axes.set_xlabel(x if last else "", fontsize=_NORMAL)
-        axes.set_ylabel(y if place.is_first_col() else "", fontsize=_NORMAL)
-        axes.tick_params(labelsize=_SMALL, colors=_INK)
+        axes.set_xlabel(x if last else "", fontsize=NORMAL)
+        axes.set_ylabel(y if place.is_first_col() else "", fontsize=NORMAL)
+        axes.tick_params(labelsize=SMALL, colors=INK)
         axes.grid(axis="y", color="0.9", linewidth=0.7)
         axes.set_axisbelow(True)
         sns.despine(ax=axes)
@@ -209,10 +210,10 @@ def finish(
         loc="outside lower center",
         ncols=min(len(handles), max(1, math.floor(figure.get_figwidth() / 1.9))),
         frameon=False,
-        fontsize=_NORMAL,
+        fontsize=NORMAL,
     )
     if title:
-        figure.suptitle(title, fontsize=_NORMAL + 1)
+        figure.suptitle(title, fontsize=NORMAL + 1)
 
 
 def save(figure: Figure, path: str | Path) -> list[Path]:

@@ -167,7 +167,7 @@ def removal(weights: pd.DataFrame, table: pd.DataFrame) -> Drawn:
     if weights.empty:
         raise ValueError("there are no weights to draw")
     for name in ("epoch", *SETTINGS):
-        refuse_mixture(name, weights[name].astype(object).fillna("none"))
+        refuse_mixture(name, weights[name])
     one = weights.iloc[0]
     criterion = one["criterion"]
     same = table[(table["epoch"] == one["epoch"]) & (table["rate"] == one["rate"])]
@@ -177,7 +177,7 @@ def removal(weights: pd.DataFrame, table: pd.DataFrame) -> Drawn:
         )
     for name in SETTINGS:
         if name in same and name != "criterion":
-            refuse_mixture(name, same[name].astype(object).fillna("none"))
+            refuse_mixture(name, same[name])
             if name not in _AFTERWARDS and {*weights[name].dropna()} != {*same[name].dropna()}:
                 raise ValueError(f"the weights and the table differ in {name}")
     frame = removals.frame_of(weights, same)

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from granet_lab.figures import panels
+from granet_lab.figures.panels import INK, NORMAL, SMALL
 from granet_lab.figures.statistics import summarise
 
 _KEPT, _REMOVED = "0.78", sns.color_palette("colorblind")[3]
-_OTHERS, _INK, _SMALL = "0.75", "0.25", 8
+_OTHERS = "0.75"
 _BINS = 40
 _STAGES = ("before", "pruned", "after")
 
@@ -68,7 +69,7 @@ def draw(frame: pd.DataFrame, criterion: str, recovery: int) -> Figure:
     _draw_layers(layers, frame[frame["panel"] == "layer"])
     _draw_costs(costs, frame[frame["panel"] == "accuracy"], criterion, recovery)
     for axes in (sizes, layers, costs):
-        axes.tick_params(labelsize=_SMALL, colors=_INK)
+        axes.tick_params(labelsize=SMALL, colors=INK)
         sns.despine(ax=axes)
     return figure
 
@@ -89,9 +90,9 @@ def _draw_sizes(axes: Axes, part: pd.DataFrame) -> None:
     axes.set_yscale("symlog", linthresh=10)
     axes.set_ylim(0)
     axes.set_xlim(0, part["x"].max())
-    axes.set_xlabel("Absolute value before pruning", fontsize=9)
-    axes.set_ylabel("Weights", fontsize=9)
-    axes.legend(frameon=False, fontsize=_SMALL, loc="upper right")
+    axes.set_xlabel("Absolute value before pruning", fontsize=NORMAL)
+    axes.set_ylabel("Weights", fontsize=NORMAL)
+    axes.legend(frameon=False, fontsize=SMALL, loc="upper right")
 
 
 def _draw_layers(axes: Axes, part: pd.DataFrame) -> None:
@@ -107,13 +108,13 @@ def _draw_layers(axes: Axes, part: pd.DataFrame) -> None:
             textcoords="offset points",
             ha="right" if inside else "left",
             va="center",
-            fontsize=_SMALL - 0.5,
+            fontsize=SMALL - 0.5,
             color="white" if inside else "black",
         )
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("Removed from each layer", fontsize=9)
+    axes.set_xlabel("Removed from each layer", fontsize=NORMAL)
 
 
 def _draw_costs(axes: Axes, part: pd.DataFrame, criterion: str, recovery: int) -> None:
@@ -138,7 +139,7 @@ def _draw_costs(axes: Axes, part: pd.DataFrame, criterion: str, recovery: int) -
                     xytext=(right, up),
                     textcoords="offset points",
                     ha=align,
-                    fontsize=_SMALL,
+                    fontsize=SMALL,
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                 )
         else:
@@ -149,7 +150,7 @@ def _draw_costs(axes: Axes, part: pd.DataFrame, criterion: str, recovery: int) -
     axes.set_xticks(places, ["before", "pruned", f"{epochs}\nlater"])
     axes.set_xlim(-0.5, len(_STAGES) - 0.5)
     axes.set_ylim(0, 104)
-    axes.set_ylabel("Test accuracy (%)", fontsize=9)
+    axes.set_ylabel("Test accuracy (%)", fontsize=NORMAL)
     axes.grid(axis="y", color="0.9", linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=_SMALL, loc="best")
+    axes.legend(frameon=False, fontsize=SMALL, loc="best")
