@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -27,15 +28,17 @@ class Registry(Generic[T]):
         self._attributes = attributes
         self._entries: dict[str, T] = {}
 
-    def register(self, entry: T) -> T:
-        """Add a function under its own name; use it as a decorator."""
+    def register(self, entry: T | None = None, /, **attributes: Any) -> Any:
+        """Add a function under its own name; a decorator, with or without attributes."""
+        if entry is None:
+            return functools.partial(self.register, **attributes)
         name = entry.__name__
         taken = self._entries.get(name)
         if taken is not None and taken.__module__ != entry.__module__:
             raise ValueError(f"{self.kind} {name!r} is already defined in {taken.__module__}")
         for attribute, usual in self._attributes.items():
-            if not hasattr(entry, attribute):
-                setattr(entry, attribute, usual)
+            own = getattr(entry, attribute, usual)
+            setattr(entry, attribute, attributes.get(attribute, own))
         self._entries[name] = entry
         return entry
 

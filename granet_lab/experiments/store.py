@@ -92,7 +92,7 @@ class Run:
         while kept:
             path = self.checkpoint_path(kept[-1])
             try:
-                state = checkpoints.read(path, loop.new_state(self.recipe, images))
+                state = checkpoints.read(path, loop.unmasked_state(self.recipe, images))
                 break
             except DamagedFile as damaged:
                 files.set_aside(damaged, path)
@@ -196,7 +196,8 @@ class Run:
 
     def checkpoint_bytes(self) -> int:
         """What one checkpoint takes on the disk, to within its header."""
-        return checkpoints.size(loop.new_state(self.recipe, data.load(self.recipe.dataset)))
+        images = data.load(self.recipe.dataset)
+        return checkpoints.size(loop.unmasked_state(self.recipe, images))
 
     def checkpoint_path(self, epoch: int) -> Path:
         """Where the checkpoint of an epoch is, or would be."""

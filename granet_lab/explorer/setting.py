@@ -111,26 +111,26 @@ def _pruning_parts(pruning: Pruning) -> list[str]:
 
 
 def fitting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of ``FIELDS`` that go together.
-
-    A pattern N:M settles the rate and the scope and leaves no room to regrow; without regrowth
-    there is nothing to share out among the layers.
-    """
-    fitted = dict(values)
-    pattern = granularity.pattern(fitted["granularity"])
-    if pattern is not None:
-        fitted |= {"rate": 1 - pattern[0] / pattern[1], "scope": "uniform", "regrow": None}
-    if fitted["regrow"] is None:
-        fitted["regrow_scope"] = "layer"
-    return fitted
+    """The values of ``FIELDS`` that go together."""
+    return {**values, **_implied(values)}
 
 
 def settled(values: Mapping[str, Any]) -> set[str]:
     """The fields that are no choice beside the others."""
-    found = {"regrow_scope"} if values["regrow"] is None else set()
-    if granularity.pattern(values["granularity"]) is not None:
-        found |= {"rate", "scope", "regrow"}
-    return found | ({"recovery_epochs"} if values["lr"] != "frozen" else set())
+    return {*_implied(values)} | ({"recovery_epochs"} if values["lr"] != "frozen" else set())
+
+
+def _implied(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What some values say of others.
+
+    A pattern N:M settles the rate and the scope and leaves no room to regrow; without regrowth
+    there is nothing to share out among the layers.
+    """
+    share = granularity.removed(values["granularity"])
+    found = {} if share is None else {"rate": share, "scope": "uniform", "regrow": None}
+    if found.get("regrow", values["regrow"]) is None:
+        found["regrow_scope"] = "layer"
+    return found
 
 
 def method_label(method: SparseTraining) -> str:
@@ -216,8 +216,8 @@ def choices(
         "seed": [*range(3), *(other.seed for other in kin)],
     }
     offered = {name: [*values, *given.get(name, [])] for name, values in usual.items()}
-    patterns = [granularity.pattern(name) for name in offered["granularity"]]
-    offered["rate"] += [1 - pattern[0] / pattern[1] for pattern in patterns if pattern]
+    shares = [granularity.removed(name) for name in offered["granularity"]]
+    offered["rate"] += [share for share in shares if share is not None]
     for name in ("rate", "recovery_epochs", "seed"):
         offered[name] = sorted(set(offered[name]))
     offered["method"].sort(key=lambda method: (method.initial_sparsity, method_label(method)))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from granet_lab.sparsity.modes import in_mode
+
 
 @torch.no_grad()
 def reestimate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -25,19 +27,18 @@ def reestimate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> N
         ValueError: there are no batches.
     """
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    modes = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]
     before = [{name: b.clone() for name, b in layer.named_buffers()} for layer in layers]
     seen = 0
-    model.eval()
     try:
-        for layer in layers:
-            layer.train()
-            layer.reset_running_stats()
-            layer.momentum = None  # torch's word for the mean over all batches
-        for inputs, _ in batches if layers else ():
-            model(inputs)
-            seen += 1
+        with in_mode(model, train=False):
+            for layer in layers:
+                layer.train()
+                layer.reset_running_stats()
+                layer.momentum = None  # torch's word for the mean over all batches
+            for inputs, _ in batches if layers else ():
+                model(inputs)
+                seen += 1
         if layers and not seen:
             raise ValueError("BatchNorm's statistics cannot be measured without batches")
     except BaseException:
@@ -51,5 +52,3 @@ def reestimate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> N
             for name, buffer in buffers.items():
                 if name == "num_batches_tracked" or not measured:
                     layer.get_buffer(name).copy_(buffer)
-        for module, training in modes.items():
-            module.training = training

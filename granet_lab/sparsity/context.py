@@ -13,7 +13,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from granet_lab.randomness import child, seeded
-from granet_lab.sparsity.masks import Masks, is_wrapped, prunable
+from granet_lab.sparsity.exchange import is_wrapped
+from granet_lab.sparsity.masks import Masks, prunable
+from granet_lab.sparsity.modes import in_mode
 
 Batch = tuple[Tensor, Tensor]
 Weights = dict[str, Tensor]
@@ -138,15 +140,14 @@ class Context:
     def running(self, train: bool) -> Iterator[None]:
         """The network in training or evaluation mode, with the dropout that belongs to this
         context, inside the block; afterwards as it was."""
-        modes = {module: module.training for module in self.model.modules()}
         dropout = child(self.generator, "dropout").initial_seed()
-        self.model.train(train)
-        try:
-            with torch.enable_grad(), seeded("dropout", dropout), _differentiable(self.model):
-                yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with (
+            in_mode(self.model, train),
+            torch.enable_grad(),
+            seeded("dropout", dropout),
+            _differentiable(self.model),
+        ):
+            yield
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Weights]:
         """A batch's loss, and copies of the prunable weights that it depends on."""

@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from granet_lab import checks
 from granet_lab.sparsity.masks import Masks, prunable
+from granet_lab.sparsity.modes import in_mode
 
 _FORWARD_AND_BACKWARD = 3
 _MULTIPLY_AND_ADD = 2
@@ -85,15 +86,12 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
     }
     shapes = {n: t.to("meta") for n, t in (*model.named_parameters(), *model.named_buffers())}
     hooks = [module.register_forward_hook(note) for module in model.modules()]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        functional_call(model, shapes, (torch.empty(1, *input_shape, device="meta"),))
+        with in_mode(model, train=False):
+            functional_call(model, shapes, (torch.empty(1, *input_shape, device="meta"),))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     for name in weights:
         if name not in positions:
             raise ValueError(f"cannot count how often {name} is used: no layer known here calls it")

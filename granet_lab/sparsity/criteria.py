@@ -37,14 +37,11 @@ def criterion(function: Criterion | None = None, /, *, batches: int = 1, rounds:
         rounds: in how many steps the weights go, each scored anew on what the last one left; the
             number of active weights falls by the same factor in each.
     """
-    checks.count("batches", batches, minimum=1)
-    checks.count("rounds", rounds, minimum=1)
-
-    def register(function: Criterion) -> Criterion:
-        function.batches, function.rounds = batches, rounds
-        return CRITERIA.register(function)
-
-    return register if function is None else register(function)
+    return CRITERIA.register(
+        function,
+        batches=checks.count("batches", batches, minimum=1),
+        rounds=checks.count("rounds", rounds, minimum=1),
+    )
 
 
 @criterion

@@ -15,6 +15,11 @@ from granet_lab.sparsity.masks import Masks, prunable
 _ORIGINAL, _MASK = "_orig", "_mask"
 
 
+def is_wrapped(model: nn.Module) -> bool:
+    """Whether ``torch.nn.utils.prune`` has pruned a network: its weights have other names then."""
+    return any(True for _ in _wrapped(model))
+
+
 def from_torch(model: nn.Module) -> Masks:
     """The masks of a network that ``torch.nn.utils.prune`` has pruned, under the plain names.
 

@@ -36,6 +36,12 @@ def pattern(granularity: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
+def removed(granularity: str) -> float | None:
+    """The fraction that a pattern N:M removes; None for another granularity."""
+    numbers = pattern(granularity)
+    return None if numbers is None else 1 - numbers[0] / numbers[1]
+
+
 def check_pattern(granularity: str, sparsity: float, name: str, scope: str) -> None:
     """Refuse what contradicts a pattern N:M, which fixes how much goes, and where.
 
@@ -48,14 +54,14 @@ def check_pattern(granularity: str, sparsity: float, name: str, scope: str) -> N
     Raises:
         ValueError: the pattern does not give that sparsity, or the scope is not "uniform".
     """
-    numbers = pattern(granularity)
-    if numbers is None:
+    share = removed(granularity)
+    if share is None:
         return
-    n, m = numbers
-    if not math.isclose(sparsity, 1 - n / m, abs_tol=1e-6) or scope != "uniform":
+    if not math.isclose(sparsity, share, abs_tol=1e-6) or scope != "uniform":
+        n, m = pattern(granularity)
         raise ValueError(
             f"granularity {granularity} removes {m - n} of every {m} weights: "
-            f'it needs {name}={1 - n / m:.6g} and scope="uniform"'
+            f'it needs {name}={share:.6g} and scope="uniform"'
         )
 
 

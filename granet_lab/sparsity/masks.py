@@ -20,13 +20,6 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.ndim >= 2}
 
 
-def is_wrapped(model: nn.Module) -> bool:
-    """Whether ``torch.nn.utils.prune`` has pruned a network: its weights have other names then."""
-    masks = {n.removesuffix("_mask") for n, _ in model.named_buffers() if n.endswith("_mask")}
-    parameters = [name for name, _ in model.named_parameters() if name.endswith("_orig")]
-    return any(name.removesuffix("_orig") in masks for name in parameters)
-
-
 class HasState(Protocol):
     """An optimizer, seen as what it remembers of each parameter."""
 

@@ -25,13 +25,7 @@ def regrowth(function: Criterion | None = None, /, *, batches: int = 1):
         function: context -> a score for every prunable weight.
         batches: how many batches a trial shows it.
     """
-    checks.count("batches", batches, minimum=1)
-
-    def register(function: Criterion) -> Criterion:
-        function.batches = batches
-        return REGROWTHS.register(function)
-
-    return register if function is None else register(function)
+    return REGROWTHS.register(function, batches=checks.count("batches", batches, minimum=1))
 
 
 @regrowth

@@ -90,20 +90,6 @@ def top_k_across(
     return marked
 
 
-def top_k(scores: Tensor, k: int) -> Tensor:
-    """Mark the ``k`` highest of ``scores``, exactly ``k``; among equal ones the lower index first.
-
-    Args:
-        scores: shape (n,), without NaN.
-        k: 0 to n.
-
-    Returns:
-        Boolean tensor of shape (n,) with ``k`` entries True.
-    """
-    everywhere = torch.ones_like(scores, dtype=torch.bool)
-    return top_k_across({"": scores}, {"": everywhere}, k)[""]
-
-
 def _as_float(scores: Tensor) -> Tensor:
     """In a type that holds every score exactly and that :func:`kth_highest` takes."""
     if scores.dtype in _INTEGERS:

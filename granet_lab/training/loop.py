@@ -48,16 +48,24 @@ class TrainState:
     step: int = 0
 
 
-def new_state(recipe: Recipe, data: Dataset) -> TrainState:
-    """The network at initialisation, on the data's device, masked as the recipe's method says."""
+def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
+    """The network at initialisation, on the data's device, every weight active.
+
+    Enough to read a checkpoint into: no criterion is asked which weights the method would mask.
+    """
     device = data.train.images.device
     model = build(recipe.model, data.input_shape, data.classes, recipe.seed).to(device)
     optimizer = SGD(model.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
-    state = TrainState(model, optimizer, Masks.dense(model))
+    return TrainState(model, optimizer, Masks.dense(model))
+
+
+def new_state(recipe: Recipe, data: Dataset) -> TrainState:
+    """The network at initialisation, on the data's device, masked as the recipe's method says."""
+    state = unmasked_state(recipe, data)
     with threads(recipe.threads):
         seen = context(state, recipe, data, recipe.method.batches)
         state.masks = recipe.method.initial_masks(seen)
-    state.masks.apply_(model)
+    state.masks.apply_(state.model)
     return state
 
 
