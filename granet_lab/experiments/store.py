@@ -196,8 +196,7 @@ class Run:
 
     def checkpoint_bytes(self) -> int:
         """What one checkpoint takes on the disk, to within its header."""
-        images = data.load(self.recipe.dataset)
-        return checkpoints.size(loop.unmasked_state(self.recipe, images))
+        return checkpoints.size(loop.new_state(self.recipe, data.load(self.recipe.dataset)))
 
     def checkpoint_path(self, epoch: int) -> Path:
         """Where the checkpoint of an epoch is, or would be."""
