@@ -29,10 +29,13 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, entry: T | None = None, /, **attributes: Any) -> Any:
-        """Add a function under its own name; a decorator, with or without attributes."""
+        """Add a function under its own name; a decorator, with or without attributes.
+
+        An underscore at the end, which keeps the name off one of Python's, does not count.
+        """
         if entry is None:
             return functools.partial(self.register, **attributes)
-        name = entry.__name__
+        name = entry.__name__.rstrip("_")
         taken = self._entries.get(name)
         if taken is not None and taken.__module__ != entry.__module__:
             raise ValueError(f"{self.kind} {name!r} is already defined in {taken.__module__}")

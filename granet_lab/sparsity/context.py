@@ -35,6 +35,7 @@ class Context:
             are better off with several, as their ``batches`` attribute says.
         loss_fn: (outputs, targets) -> mean loss, a scalar.
         generator: the source of random scores; by default one seeded with 0. It is not advanced.
+        known: the gradients of the batches, if somebody has them already, as a training step has.
 
     Raises:
         ValueError: the masks do not fit the model, torch.nn.utils.prune has wrapped it, or the
@@ -46,6 +47,7 @@ class Context:
     batches: Sequence[Batch] = ()
     loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     generator: torch.Generator | None = None
+    known: Weights | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -76,6 +78,8 @@ class Context:
         Raises:
             ValueError: there are no batches.
         """
+        if self.known is not None:
+            return dict(self.known)
         return self._mean(self.batch_gradients())
 
     def batch_gradients(self) -> Iterator[Weights]:

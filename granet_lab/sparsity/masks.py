@@ -100,6 +100,10 @@ class Masks(Mapping[str, Tensor]):
         """Fraction of the prunable weights that are inactive."""
         return 1 - self.active / self.total
 
+    def sparsities(self) -> dict[str, float]:
+        """Fraction of each layer's weights that are inactive."""
+        return {name: 1 - active / self[name].numel() for name, active in self.counts().items()}
+
     def empty_layers(self) -> list[str]:
         """Names of the layers that have no active weight left."""
         return [name for name, active in self.counts().items() if active == 0]

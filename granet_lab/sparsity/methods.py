@@ -1,63 +1,18 @@
-"""Methods: how a network is sparse while it trains."""
+"""Methods: the ways of training sparse that have a name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
-from granet_lab import checks
 from granet_lab.registry import Registry
-from granet_lab.sparsity.allocation import SCHEMES
-from granet_lab.sparsity.context import Context
-from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.sparsity.masks import Masks
-from granet_lab.sparsity.pruning import prune_to
+from granet_lab.sparsity.rounds import Rounds
+from granet_lab.sparsity.sparse_training import SparseTraining
 
 METHODS: Registry = Registry("method")
 method = METHODS.register
 
-
-@dataclass(frozen=True, kw_only=True)
-class SparseTraining:
-    """A way of training sparse; what a recipe's ``method`` holds.
-
-    Attributes:
-        initial_sparsity: fraction of the weights that is inactive from initialisation on.
-        criterion: chooses the weights that are active at initialisation.
-        scope: shares them out among the layers: "global", "uniform", "er" or "erk".
-    """
-
-    initial_sparsity: float = 0.0
-    criterion: str = "random"
-    scope: str = "erk"
-
-    def __post_init__(self) -> None:
-        sparsity = checks.fraction("initial_sparsity", self.initial_sparsity)
-        object.__setattr__(self, "initial_sparsity", sparsity)
-        CRITERIA.check(self.criterion)
-        checks.choice("scope", self.scope, ("global", *SCHEMES))
-        if sparsity == 0:  # nothing is chosen: all such networks are one and the same
-            object.__setattr__(self, "criterion", SparseTraining.criterion)
-            object.__setattr__(self, "scope", SparseTraining.scope)
-
-    @property
-    def name(self) -> str:
-        """What people call it: "dense" or "static"."""
-        return "static" if self.initial_sparsity else "dense"
-
-    @property
-    def batches(self) -> int:
-        """How many batches its criterion looks at."""
-        return CRITERIA[self.criterion].batches
-
-    def sparsity(self, epoch: int) -> float:
-        """The sparsity that the network is meant to have after ``epoch`` epochs."""
-        return self.initial_sparsity
-
-    def initial_masks(self, context: Context) -> Masks:
-        """The masks at initialisation."""
-        if not self.initial_sparsity:
-            return context.masks
-        return prune_to(context, self.initial_sparsity, self.criterion, self.scope)
+_ROUNDS = Rounds()
 
 
 @method
@@ -68,5 +23,70 @@ def dense() -> SparseTraining:
 
 @method
 def static(sparsity: float = 0.9, criterion: str = "random", scope: str = "erk") -> SparseTraining:
-    """A mask fixed at initialisation; by default random with the densities of ERK."""
+    """A mask fixed at initialisation; by default random with the densities of ERK.
+
+    SNIP, GraSP and SynFlow are ``static(0.9, "snip", "global")`` and so on.
+    """
     return SparseTraining(initial_sparsity=sparsity, criterion=criterion, scope=scope)
+
+
+@method
+def one_shot(sparsity: float = 0.9, epoch: int = 0, criterion: str = "magnitude") -> SparseTraining:
+    """All at once after one epoch, over all layers; then training goes on."""
+    if epoch == 0:
+        return static(sparsity, criterion, "global")
+    return SparseTraining(
+        final_sparsity=sparsity, prune_criterion=criterion, start=epoch, stop=epoch
+    )
+
+
+@method
+def gmp(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
+    """Gradual magnitude pruning (Zhu & Gupta 2017): GraNet that regrows nothing."""
+    return SparseTraining(**{"final_sparsity": sparsity, **changes})
+
+
+@method
+def granet(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
+    """Gradual magnitude pruning with regeneration by gradient (Liu et al. 2021)."""
+    return SparseTraining(**{"final_sparsity": sparsity, "regrow": "gradient", **changes})
+
+
+@method
+def granet_st(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
+    """GraNet from sparse to sparse: it starts at sparsity 0.5 with the densities of ERK."""
+    return granet(sparsity, **{"initial_sparsity": 0.5, **changes})
+
+
+@method
+def rigl(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
+    """A constant sparsity, regrown by gradient (Evci et al. 2020): GraNet that prunes nothing."""
+    return SparseTraining(**{"initial_sparsity": sparsity, "regrow": "gradient", **changes})
+
+
+@method
+def set_(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
+    """A constant sparsity, regrown at random (Mocanu et al. 2018)."""
+    return rigl(sparsity, **{"regrow": "random", **changes})
+
+
+@method
+def lottery(sparsity: float = 0.9, rounds: Rounds = _ROUNDS, **changes: Any) -> SparseTraining:
+    """Iterative magnitude pruning with rewinding (Frankle et al. 2020): train, prune, go back to
+    the weights of an early epoch, train again.
+
+    The recipe has ``rounds.epochs`` epochs.
+    """
+    return SparseTraining(**{"final_sparsity": sparsity, "rounds": rounds, **changes})
+
+
+@method
+def lr_rewinding(sparsity: float = 0.9, rounds: Rounds = _ROUNDS, **changes: Any) -> SparseTraining:
+    """Learning-rate rewinding (Renda et al. 2020): like the lottery, but the weights go on."""
+    return lottery(sparsity, replace(rounds, rewind_weights=False), **changes)
+
+
+@method
+def gsm(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
+    """Global sparse momentum (Ding et al. 2019), pruned at the end; its momentum is 0.98."""
+    return SparseTraining(**{"final_sparsity": sparsity, "salient": True, **changes})

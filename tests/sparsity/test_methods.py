@@ -83,8 +83,8 @@ def test_methods_are_called_by_their_names():
 
 @pytest.mark.parametrize("epoch", [0, 1, 60])
 def test_the_sparsity_of_a_static_network_is_the_same_in_every_epoch(epoch):
-    assert methods.static(0.9).sparsity(epoch) == 0.9
-    assert methods.dense().sparsity(epoch) == 0
+    assert methods.static(0.9).sparsity(epoch, 60) == 0.9
+    assert methods.dense().sparsity(epoch, 60) == 0
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.1, None])
