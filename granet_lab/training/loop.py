@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from granet_lab.randomness import generator, seeded
-from granet_lab.sparsity import Context, Masks, batchnorm, prunable
+from granet_lab.sparsity import Context, Masks, batchnorm
+from granet_lab.sparsity.context import Batch, Weights
+from granet_lab.sparsity.plan import Plan
+from granet_lab.sparsity.tally import Tally
+from granet_lab.training import distributed, rewinding
 from granet_lab.training.data import Dataset, Split, batches
+from granet_lab.training.dynamics import Dynamics, factors_of
 from granet_lab.training.models import build
 from granet_lab.training.recipes import Recipe, learning_rate
 from granet_lab.training.sgd import SGD
+from granet_lab.training.state import TrainState
 
 _EVALUATION_BATCH = 1000
 
@@ -29,25 +37,6 @@ class Diverged(ArithmeticError):
         super().__init__(f"training diverged: the loss of epoch {epoch} is {loss}")
 
 
-@dataclass
-class TrainState:
-    """A network in the middle of its training.
-
-    Attributes:
-        model: the network.
-        optimizer: holds the momentum.
-        masks: which weights may be other than zero.
-        epoch: epochs done.
-        step: optimizer steps done.
-    """
-
-    model: nn.Module
-    optimizer: SGD
-    masks: Masks
-    epoch: int = 0
-    step: int = 0
-
-
 def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
     """The network at initialisation, on the data's device, every weight active.
 
@@ -56,16 +45,26 @@ def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
     device = data.train.images.device
     model = build(recipe.model, data.input_shape, data.classes, recipe.seed).to(device)
     optimizer = SGD(model.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
-    return TrainState(model, optimizer, Masks.dense(model))
+    masks = Masks.dense(model)
+    changing = recipe.method.changes
+    return TrainState(model, optimizer, masks, Tally.begin(masks), changing=changing)
 
 
 def new_state(recipe: Recipe, data: Dataset) -> TrainState:
-    """The network at initialisation, on the data's device, masked as the recipe's method says."""
+    """The network at initialisation, on the data's device, masked as the recipe's method says.
+
+    Raises:
+        ValueError: the run is too short for the method's schedule.
+    """
+    plan(recipe, data)
     state = unmasked_state(recipe, data)
     with threads(recipe.threads):
         seen = context(state, recipe, data, recipe.method.batches)
         state.masks = recipe.method.initial_masks(seen)
     state.masks.apply_(state.model)
+    state.tally = Tally.begin(state.masks)
+    if recipe.method.rounds and recipe.method.rounds.rewind_weights:
+        state.rewind = rewinding.snapshot(state)
     return state
 
 
@@ -83,14 +82,54 @@ def context(state: TrainState, recipe: Recipe, data: Dataset, batches: int = 1) 
     )
 
 
+def _begin_epoch(state: TrainState, recipe: Recipe, data: Dataset) -> None:
+    """What the method's rounds ask for before an epoch."""
+    method = recipe.method
+    if not method.rounds:
+        return
+    if state.rewind and state.epoch == method.rounds.rewind:
+        state.rewind = rewinding.snapshot(state)
+    if method.rounds.begins(state.epoch):
+        with threads(recipe.threads):
+            rewinding.begin(state, method, context(state, recipe, data, method.update_batches))
+
+
+def _seen_after_step(
+    state: TrainState, recipe: Recipe, data: Dataset, batch: Batch, gradients: Weights
+) -> Context:
+    """What an update sees: the batch of the step and its gradient, if one is enough."""
+    needed = recipe.method.update_batches
+    seen = context(state, recipe, data, needed)
+    return seen if needed > 1 else replace(seen, batches=[batch], known=gradients)
+
+
+def steps_per_epoch(recipe: Recipe, data: Dataset) -> int:
+    """Optimizer steps in one epoch."""
+    return len(data.train.first(recipe.train_size)) // recipe.batch_size
+
+
+def plan(recipe: Recipe, data: Dataset) -> Plan:
+    """When the recipe's method updates its masks.
+
+    Raises:
+        ValueError: the run is too short for the method's schedule.
+    """
+    return recipe.method.plan(recipe.epochs, steps_per_epoch(recipe, data))
+
+
 def epoch_batches(recipe: Recipe, data: Dataset, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of the epoch with index ``epoch``."""
     return batches(data, recipe.batch_size, recipe.seed, epoch, recipe.augment, recipe.train_size)
 
 
 def fit(
-    state: TrainState, recipe: Recipe, data: Dataset, until: int, lr: float | None = None
-) -> Iterator[dict[str, float]]:
+    state: TrainState,
+    recipe: Recipe,
+    data: Dataset,
+    until: int,
+    lr: float | None = None,
+    follow: bool = True,
+) -> Iterator[dict[str, Any]]:
     """Train on to epoch ``until``, in place, and report each epoch as it ends.
 
     Args:
@@ -99,26 +138,46 @@ def fit(
         data: on the model's device.
         until: epochs done at the end.
         lr: a fixed learning rate; None follows the recipe's schedule.
+        follow: whether the masks change as the recipe's method says; else they stay.
 
     Yields:
         One row an epoch: ``epoch`` (done), ``lr``, ``train_loss``, ``train_acc``, ``val_loss``,
         ``val_acc``, ``test_loss``, ``test_acc`` (accuracies in percent), ``sparsity``,
-        ``seconds``.
+        ``seconds``; if the masks follow the method, also what :func:`sparseness` tells, and
+        ``flops``, the operations of the epoch's training (NaN for layers of unknown cost).
 
     Raises:
         Diverged: the training loss of an epoch is not finite.
+        ValueError: the run is too short for the method's schedule.
     """
+    dynamics = None
+    if follow:
+        followed = plan(recipe, data)
+        seen = functools.partial(_seen_after_step, state, recipe, data)
+        with threads(recipe.threads):
+            dynamics = Dynamics(state, followed, data.input_shape, seen)
     while state.epoch < until:
         started = time.perf_counter()
+        if dynamics is not None:
+            _begin_epoch(state, recipe, data)
+            dynamics.begin_epoch()
         rate = learning_rate(recipe, state.epoch) if lr is None else lr
-        row = {"epoch": state.epoch + 1, "lr": rate, **_train_epoch(state, recipe, data, rate)}
+        row = {"epoch": state.epoch + 1, "lr": rate}
+        row |= _train_epoch(state, recipe, data, rate, dynamics)
         row |= evaluate(state, recipe, data)
+        if dynamics is not None:
+            row |= sparseness(state) | {"flops": dynamics.flops()}
         yield row | {"seconds": time.perf_counter() - started}
+
+
+def sparseness(state: TrainState) -> dict[str, Any]:
+    """What :class:`Tally` counted since this was last asked, and ``layers``, their sparsities."""
+    return state.tally.row() | {"layers": state.masks.sparsities()}
 
 
 def evaluate(state: TrainState, recipe: Recipe, data: Dataset) -> dict[str, float]:
     """Loss and accuracy in percent on the validation and test splits, and the sparsity."""
-    row: dict[str, float] = {}
+    row = {}
     with threads(recipe.threads):
         for name, split in (("val", data.validation), ("test", data.test)):
             row[f"{name}_loss"], row[f"{name}_acc"] = _evaluate_split(state, recipe, data, split)
@@ -148,35 +207,36 @@ def loss_of(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     return F.cross_entropy(outputs.float(), targets, label_smoothing=recipe.label_smoothing)
 
 
-def _train_epoch(state: TrainState, recipe: Recipe, data: Dataset, lr: float) -> dict[str, float]:
+def _train_epoch(
+    state: TrainState, recipe: Recipe, data: Dataset, lr: float, dynamics: Dynamics | None
+) -> dict[str, float]:
     """One pass over the training split; the device is asked for numbers only at its end."""
     model, optimizer = state.model.train(), state.optimizer
-    factors = _factors(state)
+    factors = factors_of(state)
     device = data.train.images.device
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     with threads(recipe.threads), seeded("training", recipe.seed, state.epoch):
-        for images, targets in epoch_batches(recipe, data, state.epoch):
+        for batch in epoch_batches(recipe, data, state.epoch):
+            images, targets = distributed.share(*batch)
             with _precision(recipe, device):
                 outputs = model(images)
             loss = loss_of(outputs, targets, recipe)
             loss.backward()
+            distributed.average_gradients_(model)
+            if dynamics is not None:
+                factors = dynamics.before((images, targets), factors)
             optimizer.step(lr, factors)
+            state.step += 1
+            if dynamics is not None:
+                factors = dynamics.after(factors)
             loss_sum += loss.detach() * len(targets)
             correct += (outputs.detach().argmax(1) == targets).sum()
             seen += len(targets)
-            state.step += 1
     state.epoch += 1
     mean_loss = float(loss_sum) / seen
     if not torch.isfinite(loss_sum):
         raise Diverged(state.epoch, mean_loss)
     return {"train_loss": mean_loss, "train_acc": 100 * float(correct) / seen}
-
-
-def _factors(state: TrainState) -> list[tuple[nn.Parameter, Tensor]]:
-    """The layers that have inactive weights, and their masks as factors for the gradient."""
-    weights = prunable(state.model)
-    sparse = [name for name, mask in state.masks.items() if not mask.all()]
-    return [(weights[n], torch.empty_like(weights[n]).copy_(state.masks[n])) for n in sparse]
 
 
 @torch.no_grad()

@@ -92,6 +92,7 @@ class Recipe:
                 f"method must be one of granet_lab.methods, e.g. methods.static(0.9), "
                 f"not {self.method!r}"
             )
+        self.method.check(self.epochs)
 
 
 def _milestones(epochs: Iterable[int]) -> tuple[int, ...]:
@@ -105,6 +106,8 @@ def _milestones(epochs: Iterable[int]) -> tuple[int, ...]:
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """The learning rate of the epoch with index ``epoch`` (0 is the first), a pure function."""
+    rounds = recipe.method.rounds
+    epoch = rounds.position(epoch) if rounds else epoch
     decays = sum(milestone <= epoch for milestone in recipe.milestones)
     warmup = min(1.0, (epoch + 1) / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
     return recipe.lr * recipe.gamma**decays * warmup

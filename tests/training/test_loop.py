@@ -16,7 +16,8 @@ from granet_lab.training.loop import Diverged, context, epoch_batches, evaluate,
 DIGITS = data.load("digits")
 SPARSE = gl.methods.static(0.9)
 COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc"]
-COLUMNS += ["sparsity", "seconds"]
+COLUMNS += ["sparsity", "pruned", "regrown", "survival", "exploration", "layers", "flops"]
+COLUMNS += ["seconds"]
 
 
 @pytest.fixture
@@ -74,7 +75,8 @@ def test_each_epoch_is_a_row(recipe):
     assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.1, 0.01, 0.01])
     for row in rows:
         assert list(row) == COLUMNS
-        assert all(isinstance(value, int | float) for value in row.values())
+        numbers = [value for name, value in row.items() if name != "layers"]
+        assert all(isinstance(value, int | float) for value in [*numbers, *row["layers"].values()])
         assert row["sparsity"] == 0
         assert row["seconds"] > 0
         assert all(0 <= row[f"{split}_acc"] <= 100 for split in ("train", "val", "test"))

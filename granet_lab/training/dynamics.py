@@ -1,0 +1,96 @@
+"""Masks that change while a network trains: what happens around an optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from granet_lab.sparsity import Context, cost, prunable
+from granet_lab.sparsity.context import Batch, Weights
+from granet_lab.sparsity.plan import Plan
+from granet_lab.sparsity.updates import salient, update
+from granet_lab.training.state import TrainState
+
+# The layers whose gradients are masked, and their masks as factors.
+Factors = list[tuple[nn.Parameter, Tensor]]
+
+_FORWARD_AND_BACKWARD = 3
+
+
+def factors_of(state: TrainState) -> Factors:
+    """The layers that have inactive weights, and their masks as factors for the gradient."""
+    weights = prunable(state.model)
+    sparse = [name for name, mask in state.masks.items() if not mask.all()]
+    return [(weights[n], torch.empty_like(weights[n]).copy_(state.masks[n])) for n in sparse]
+
+
+class Dynamics:
+    """Follows a plan with one network, in place.
+
+    Args:
+        state: the network; its masks and its tally change.
+        plan: when the masks change, and how much.
+        input_shape: of one image.
+        seen: (batch, its gradient) -> what a score sees of the network after the step.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        plan: Plan,
+        input_shape: tuple[int, ...],
+        seen: Callable[[Batch, Weights], Context],
+    ) -> None:
+        self._state, self._plan, self._seen = state, plan, seen
+        self._noted: tuple[Batch, Weights] | None = None
+        try:
+            self._costs = cost.layer_costs(state.model, input_shape)
+        except ValueError:  # layers of unknown cost
+            self._costs = None
+        self._each = self._flops = 0.0
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Take the masks as they are now."""
+        self._each = self._flops_per_image()
+
+    def before(self, batch: Batch, factors: Factors) -> Factors:
+        """Between the gradient of a batch and the optimizer's step: the factors of that step."""
+        state, plan = self._state, self._plan
+        self._flops += self._each * len(batch[1])
+        weights = prunable(state.model)
+        if plan.due(state.step + 1):
+            self._noted = batch, {name: w.grad.detach().clone() for name, w in weights.items()}
+        if not plan.method.salient or state.step >= plan.stop:
+            return factors
+        count = state.masks.total - round(plan.method.final_sparsity * state.masks.total)
+        values = {name: w.detach() for name, w in weights.items()}
+        chosen = salient(values, {name: w.grad for name, w in weights.items()}, count)
+        return [(w, chosen[name].to(w.dtype)) for name, w in weights.items()]
+
+    def after(self, factors: Factors) -> Factors:
+        """After the step: the factors of the next one."""
+        state = self._state
+        if not self._plan.due(state.step):
+            return factors
+        before, found = state.masks, update(self._seen(*self._noted), self._plan, state.step)
+        found.kept.apply_(state.model, state.optimizer)
+        state.masks = found.masks
+        state.tally.record(before, found)
+        self._noted = None
+        self._each = self._flops_per_image()
+        return factors_of(state)
+
+    def flops(self) -> float:
+        """Operations since the last time this was asked."""
+        found, self._flops = self._flops, 0.0
+        return found
+
+    def _flops_per_image(self) -> float:
+        if self._costs is None:
+            return float("nan")
+        active = self._state.masks.counts()
+        forward = sum(c.flops(active[name]) for name, c in self._costs.items())
+        return _FORWARD_AND_BACKWARD * forward

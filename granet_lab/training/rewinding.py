@@ -1,0 +1,40 @@
+"""Rounds: a network that is trained, pruned, rewound and trained again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from granet_lab.sparsity import Context, prune_to
+from granet_lab.sparsity.sparse_training import SparseTraining
+from granet_lab.sparsity.updates import Update
+from granet_lab.training.state import TrainState
+
+
+def snapshot(state: TrainState) -> dict[str, Tensor]:
+    """Copies of weights, buffers and momentum, by name."""
+    return {name: tensor.detach().clone() for name, tensor in _tensors(state).items()}
+
+
+def begin(state: TrainState, method: SparseTraining, context: Context) -> None:
+    """Prune to the sparsity of the round that begins, and rewind, in place."""
+    before = state.masks
+    sparsity = method.sparsity(state.epoch + 1, method.rounds.epochs)
+    masks = prune_to(context, sparsity, method.prune_criterion, method.prune_scope)
+    if method.rounds.rewind_weights:
+        with torch.no_grad():
+            for name, tensor in _tensors(state).items():
+                tensor.copy_(state.rewind[name])
+    masks.apply_(state.model, state.optimizer)
+    state.masks = masks
+    state.tally.record(before, Update(masks, masks, masks))
+
+
+def _tensors(state: TrainState) -> dict[str, Tensor]:
+    names = {parameter: name for name, parameter in state.model.named_parameters()}
+    speeds = {
+        f"{key} of {names[parameter]}": value
+        for parameter, values in state.optimizer.state.items()
+        for key, value in values.items()
+    }
+    return {**state.model.state_dict(), **speeds}

@@ -1,0 +1,77 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from granet_lab.training import distributed
+
+# Two processes train one network; each leaves its weights and masks.
+SCRIPT = """
+import sys
+import torch
+import torch.distributed as dist
+import granet_lab as gl
+from granet_lab.training import data, loop
+
+name, folder = sys.argv[1:]
+dist.init_process_group("gloo")
+recipe = gl.recipes.digits(
+    model="mlp", epochs=5, milestones=(3,), train_size=200,
+    method=gl.methods.METHODS[name](0.8, interval=1),
+)
+images = data.load("digits")
+state = loop.new_state(recipe, images)
+for _ in loop.fit(state, recipe, images, 5):
+    pass
+assert state.step == 20
+found = {**state.model.state_dict(), **{f"mask {n}": m for n, m in state.masks.items()}}
+torch.save(found, f"{folder}/{dist.get_rank()}.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("name", ["granet", "set"])
+def test_two_processes_agree_on_masks_and_weights_after_twenty_updates(tmp_path, name):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [*words, str(script), name, str(tmp_path)],
+        cwd=root,
+        env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one.keys() == other.keys()
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
+    total = sum(m.numel() for key, m in one.items() if key.startswith("mask"))
+    active = sum(int(m.sum()) for key, m in one.items() if key.startswith("mask"))
+    assert total - active == round(0.8 * total)
+
+
+def test_alone_a_process_has_the_whole_batch():
+    images, targets = torch.randn(4, 1, 2, 2), torch.arange(4)
+    assert distributed.ranks() == (0, 1)
+    whole = distributed.share(images, targets)
+    assert torch.equal(whole[0], images)
+    assert torch.equal(whole[1], targets)
+
+
+def test_each_of_several_has_its_share(monkeypatch):
+    images, targets = torch.arange(6.0), torch.arange(6)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "ranks", lambda rank=rank: (rank, 3))
+        shares.append(distributed.share(images, targets)[1])
+    assert sorted(torch.cat(shares).tolist()) == targets.tolist()
+    assert {len(share) for share in shares} == {2}
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 3, the processes"):
+        distributed.share(images[:4], targets[:4])
