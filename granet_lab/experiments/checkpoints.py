@@ -14,7 +14,10 @@ from torch import Tensor
 from granet_lab.experiments import files
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.sparsity import Masks
-from granet_lab.training.loop import TrainState
+from granet_lab.sparsity.tally import Tally
+from granet_lab.training.state import TrainState
+
+_MASKS = ("masks", "ever", "born")
 
 
 def write(path: Path, state: TrainState) -> None:
@@ -41,9 +44,14 @@ def read(path: Path, state: TrainState) -> TrainState:
         raise DamagedFile(path, "its tensors are not those of this network")
     with torch.no_grad():
         for name, tensor in target.items():
-            if not name.startswith("masks/"):
+            if name.partition("/")[0] not in _MASKS:
                 tensor.copy_(tensors[name])
-    state.masks = Masks({n: tensors[f"masks/{n}"].to(m.device) for n, m in state.masks.items()})
+    found = {
+        kind: Masks({n: tensors[f"{kind}/{n}"].to(m.device) for n, m in masks.items()})
+        for kind, masks in _all_masks(state).items()
+    }
+    state.masks = found.pop("masks")
+    state.tally = Tally(**found) if found else Tally.begin(state.masks)
     state.epoch, state.step = int(place["epoch"]), int(place["step"])
     return state
 
@@ -63,8 +71,19 @@ def _tensors(state: TrainState) -> dict[str, Tensor]:
             for parameter, values in state.optimizer.state.items()
             for key, value in values.items()
         },
-        **{f"masks/{name}": mask for name, mask in state.masks.items()},
+        **{f"rewind/{name}": tensor for name, tensor in state.rewind.items()},
+        **{
+            f"{kind}/{name}": mask
+            for kind, masks in _all_masks(state).items()
+            for name, mask in masks.items()
+        },
     }
+
+
+def _all_masks(state: TrainState) -> dict[str, Masks]:
+    """The masks, and where a method changes them what it remembers."""
+    remembered = {"ever": state.tally.ever, "born": state.tally.born} if state.changing else {}
+    return {"masks": state.masks, **remembered}
 
 
 def _verified(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

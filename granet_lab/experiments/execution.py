@@ -62,7 +62,8 @@ def measure_all(
     bar: bool = True,
     stop: Path | None = None,
     warn: Callable[[str], None] = logger.warning,
-) -> dict[Trial, str]:
+    recipes: Sequence[Recipe] = (),
+) -> dict[Trial | Recipe, str]:
     """Measure every trial that the store does not hold, and first the runs they branch from.
 
     Args:
@@ -74,18 +75,20 @@ def measure_all(
         stop: a file; once it is there, what is under way ends at its next epoch and nothing else
             is begun.
         warn: is told what went wrong and was put right.
+        recipes: of runs that are trained as well, without a trial.
 
     Returns:
-        The trials that could not be measured, and why.
+        The trials that could not be measured and the runs that could not be trained, and why.
     """
     # The longest first, so that no core is idle at the end.
     missing = [trial for trial in dict.fromkeys(trials) if result(root, trial) is None]
     trials = sorted(missing, key=lambda trial: -trial.recovery_epochs)
-    if not trials:
+    recipes = [recipe for recipe in dict.fromkeys(recipes) if not Run(root, recipe).finished]
+    if not trials and not recipes:
         return {}
-    sweep = _Sweep(root, trials, device, bar, stop)
+    sweep = _Sweep(root, trials, recipes, device, bar, stop)
     with sweep.bar, contextlib.closing(sweep):
-        left, attempts = len(trials), 0
+        left, attempts = len(sweep.unfinished()), 0
         while attempts < _ATTEMPTS:
             sweep.one_by_one = attempts == _ATTEMPTS - 1
             with pool.open() as executor:
@@ -104,23 +107,31 @@ class _Sweep:
     """The runs and trials that are missing, and how far they are."""
 
     def __init__(
-        self, root: Path, trials: list[Trial], device: str, bar: bool, stop: Path | None
+        self,
+        root: Path,
+        trials: list[Trial],
+        recipes: list[Recipe],
+        device: str,
+        bar: bool,
+        stop: Path | None,
     ) -> None:
-        self.root, self.device, self.trials, self.stop = root, device, trials, stop
-        self.failed: dict[Trial, str] = {}
+        self.root, self.device, self.stop = root, device, stop
+        self.trials, self.recipes = trials, recipes
+        self.failed: dict[Trial | Recipe, str] = {}
         self.one_by_one = False
         self.definitions = cloudpickle.dumps(_own_definitions())
-        self.runs = {t.recipe: Run(root, t.recipe) for t in trials}
+        self.runs = {recipe: Run(root, recipe) for recipe in [t.recipe for t in trials] + recipes}
         self.to_train = [recipe for recipe, run in self.runs.items() if not run.finished]
         self.rows = {recipe: len(self.runs[recipe].rows()) for recipe in self.to_train}
         self.done, self.epochs = 0, sum(r.epochs + 1 - self.rows[r] for r in self.to_train)
         self.epochs += sum(t.recovery_epochs for t in trials)
         self.teller = progress.Sweep(root)
         parts = [f"{len(self.to_train)} runs"] if self.to_train else []
+        parts += [f"{len(trials)} trials"] if trials else []
         self.bar = tqdm(
             total=self.epochs,
             unit="epoch",
-            desc=" and ".join([*parts, f"{len(trials)} trials"]),
+            desc=" and ".join(parts),
             disable=not bar,
             smoothing=0.05,
             mininterval=0.5,
@@ -130,8 +141,10 @@ class _Sweep:
         """Take away what says that it is under way."""
         self.teller.end()
 
-    def unfinished(self) -> list[Trial]:
-        return [t for t in self.trials if t not in self.failed and result(self.root, t) is None]
+    def unfinished(self) -> list[Trial | Recipe]:
+        left = [t for t in self.trials if t not in self.failed and result(self.root, t) is None]
+        alone = [r for r in self.recipes if r not in self.failed and not self.runs[r].finished]
+        return [*left, *alone]
 
     def go(self, executor: Executor, lent: bool) -> bool:
         """Submit everything that is missing and wait for it; False if the executor broke.
@@ -140,8 +153,11 @@ class _Sweep:
         of what waits in it; one's own is stopped whole.
         """
         branches: dict[Recipe, list[Trial]] = {}
-        for trial in self.unfinished():
-            branches.setdefault(trial.recipe, []).append(trial)
+        for work in self.unfinished():
+            if isinstance(work, Trial):
+                branches.setdefault(work.recipe, []).append(work)
+            else:
+                branches.setdefault(work, [])
         todo: deque[Recipe | Trial] = deque()
         for recipe in branches:
             todo.extend(branches[recipe] if self.runs[recipe].finished else [recipe])
@@ -192,6 +208,7 @@ class _Sweep:
         if isinstance(work, Trial):
             self.failed[work] = why
         else:
+            self.failed[work] = why
             why = f"its run could not be trained: {why}"
             self.failed |= dict.fromkeys(branches[work], why)
 

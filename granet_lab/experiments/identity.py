@@ -38,7 +38,7 @@ def restore(kind: type, description: dict[str, Any]) -> Any:
     if unknown:
         raise ValueError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
     values = {
-        name: restore(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+        name: restore(_dataclass(hints[name]), value) if isinstance(value, dict) else value
         for name, value in description.items()
     }
     try:
@@ -51,6 +51,14 @@ def identity(thing: Any) -> str:
     """16 hexadecimal digits of the SHA-256 over the description and the schema number."""
     text = canonical({"schema": SCHEMA, type(thing).__name__: describe(thing)})
     return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _dataclass(hint: Any) -> type:
+    """The dataclass that an annotation names, perhaps beside None."""
+    kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
+    if not kinds:
+        raise ValueError(f"a field of type {hint} does not hold several values by name")
+    return kinds[0]
 
 
 def _plain(value: Any) -> Any:

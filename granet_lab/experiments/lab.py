@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -12,23 +12,20 @@ from tqdm import tqdm
 
 from granet_lab.experiments import execution, files, pools
 from granet_lab.experiments.background import Job
+from granet_lab.experiments.comparison import COMPARED, compared, comparison
 from granet_lab.experiments.environment import default_device, usable_device
-from granet_lab.experiments.files import DamagedFile
-from granet_lab.experiments.identity import identity, restore
-from granet_lab.experiments.plasticity import sparsities
 from granet_lab.experiments.pools import OwnProcesses
 from granet_lab.experiments.progress import telling
 from granet_lab.experiments.store import Run
-from granet_lab.experiments.tables import with_none
-from granet_lab.experiments.tidy import tidy, trial_columns
 from granet_lab.experiments.trials import Trial
-from granet_lab.experiments.weights import weights
+from granet_lab.experiments.views import Views
+from granet_lab.sparsity.sparse_training import SparseTraining
 from granet_lab.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
 
 
-class Lab:
+class Lab(Views):
     """A folder of runs.
 
     Args:
@@ -51,10 +48,6 @@ class Lab:
 
     def __repr__(self) -> str:
         return f"Lab({str(self.path)!r}: {len(self.recipes())} runs)"
-
-    def run(self, recipe: Recipe) -> Run:
-        """The run of a recipe as it stands on disk, trained or not."""
-        return Run(self.path, recipe)
 
     def train(
         self,
@@ -124,10 +117,58 @@ class Lab:
         trials = [trials] if isinstance(trials, Trial) else list(trials)
         if any(execution.result(self.path, trial) is None for trial in trials):
             files.check_writable(self.path)
-        pool = pools.choose(executor, workers, trials, self.device)
+        pool = pools.choose(executor, workers, [t.recipe for t in trials], self.device)
         failed = execution.measure_all(self.path, trials, self.device, pool, progress)
         table = self.table(trials, failed)
-        _warn(table)
+        _warn(table, "trials")
+        return table
+
+    def compare(
+        self,
+        recipe: Recipe,
+        methods: Iterable[str] | Mapping[str, Callable[[float], SparseTraining]] = COMPARED,
+        sparsities: Iterable[float] = (0.9, 0.95, 0.98),
+        seeds: Iterable[int] = range(3),
+        executor: Executor | None = None,
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Ways of training sparse beside one another, and what each costs.
+
+        Runs that are missing are trained; a dense one is among them, as the measure of cost.
+
+        Args:
+            recipe: what is trained; its method and seed are replaced.
+            methods: names in ``granet_lab.methods.METHODS``, or a name for each function
+                sparsity -> method.
+            sparsities: at the end of training.
+            seeds: a run for each.
+            executor: see :meth:`measure`.
+            workers: see :meth:`measure`.
+            progress: whether to show a bar.
+
+        Returns:
+            A row for each run: ``dataset``, ``model``, ``method``, ``asked_sparsity``, ``seed``,
+            ``sparsity`` (at the end), ``test_acc`` (at the end, in percent), ``inference_flops``
+            and ``training_flops`` relative to the dense run, ``exploration``,
+            ``initial_sparsity``, ``regrow_fraction`` (0: nothing regrows), ``seconds``,
+            ``epochs`` (of one training), ``status``, ``note``, ``run``. The dense runs are there
+            once, at sparsity 0. ``plots.method_summary`` averages over the seeds, with intervals.
+
+        Raises:
+            OSError: the folder cannot be written.
+            ValueError: an unknown method, or a schedule that does not fit the recipe.
+        """
+        asked = comparison(recipe, methods, sparsities, seeds)
+        recipes = [one.recipe for one in asked]
+        files.check_writable(self.path)
+        missing = [one for one in recipes if not self.run(one).finished]
+        pool = pools.choose(executor, workers, missing, self.device)
+        failed = execution.measure_all(self.path, [], self.device, pool, progress, recipes=missing)
+        table = compared(asked, {one: self.run(one) for one in recipes}, failed)
+        bad = table[table["status"] != "ok"]
+        which = bad["method"] + " " + bad["asked_sparsity"].astype(str)
+        _warn(bad.assign(note=which + ": " + bad["note"]), "runs")
         return table
 
     def start(self, trials: Iterable[Trial], processes: OwnProcesses | None = None) -> Job:
@@ -147,130 +188,15 @@ class Lab:
         trials = list(trials)
         files.check_writable(self.path)
         if processes is None:
-            processes = OwnProcesses(pools.worker_count(trials, self.device))
+            processes = OwnProcesses(pools.worker_count([t.recipe for t in trials], self.device))
         return Job(self.path, trials, self.device, processes)
 
-    def table(self, trials: Sequence[Trial], failed: dict[Trial, str] | None = None):
-        """The tidy table of those among ``trials`` that are measured; nothing is computed."""
-        failed = failed or {}
-        rows = []
-        for trial in trials:
-            found = execution.result(self.path, trial)
-            names = {"run": self.run(trial.recipe).path.name, "trial": identity(trial)}
-            if found is not None:
-                rows.append(trial_columns(trial) | found["row"] | names)
-            elif trial in failed:
-                broken = {"status": "failed", "note": failed[trial]}
-                rows.append(trial_columns(trial) | broken | names)
-        return tidy(rows)
 
-    def curves(self, trials: Sequence[Trial]) -> pd.DataFrame:
-        """The recovery curves of those among ``trials`` that are measured.
-
-        Returns:
-            A row for each trial and recovery epoch: the columns of the tidy table that say what
-            was asked, ``recovery_epoch`` (0 is just after pruning), ``train_loss``, ``val_acc``
-            and ``test_acc``. ``lr`` is that of the epoch which ended there.
-        """
-        rows = []
-        for trial in trials:
-            found = execution.result(self.path, trial)
-            if found is not None:
-                asked = trial_columns(trial) | {"acc_before": found["row"]["acc_before"]}
-                rows += [asked | {"lr": None} | point for point in found["curve"]]
-        return with_none(pd.DataFrame(rows))
-
-    def layers(self, trials: Sequence[Trial]) -> pd.DataFrame:
-        """How sparse each layer was, for those among ``trials`` that are measured.
-
-        Returns:
-            A row for each trial and prunable parameter: the columns of the tidy table that say
-            what was asked, ``layer``, ``size`` (weights), and the fraction that is zero:
-            ``sparsity_before`` pruning, ``sparsity_pruned`` after it, ``sparsity_regenerated``
-            once connections were regenerated.
-        """
-        rows = []
-        for trial in trials:
-            found = execution.result(self.path, trial) or {}
-            rows += [trial_columns(trial) | sparsities(one) for one in found.get("layers", [])]
-        return with_none(pd.DataFrame(rows))
-
-    def weights(self, trials: Iterable[Trial] | Trial) -> pd.DataFrame:
-        """What becomes of each single weight in some trials, measured or not.
-
-        Their runs are trained first where they are not. A row for each prunable weight takes some
-        hundred bytes: this is for small networks.
-
-        Returns:
-            The columns of the tidy table that say what was asked, ``layer``, ``weight`` (its
-            value before pruning), ``active`` (whether it was, before), and ``fate``: "kept",
-            "removed", "inactive" (all along) or "regrown".
-
-        Raises:
-            ValueError: there is no trial, or one cannot be carried out.
-        """
-        trials = [trials] if isinstance(trials, Trial) else list(trials)
-        if not trials:
-            raise ValueError("weights needs at least one trial")
-        runs = {recipe: self.train(recipe) for recipe in dict.fromkeys(t.recipe for t in trials)}
-        frames = [weights(runs[trial.recipe], trial, self.device) for trial in trials]
-        return with_none(pd.concat(frames, ignore_index=True))
-
-    def history(self, recipes: Iterable[Recipe]) -> pd.DataFrame:
-        """The histories of several runs below each other, with what tells the runs apart."""
-        frames = []
-        for recipe in recipes:
-            asked = {
-                "dataset": recipe.dataset,
-                "model": recipe.model,
-                "seed": recipe.seed,
-                "method": recipe.method.name,
-                "pretrained_sparsity": recipe.method.sparsity(recipe.epochs),
-                "milestones": " ".join(str(epoch) for epoch in recipe.milestones),
-            }
-            frames.append(self.run(recipe).history.assign(**asked))
-        return pd.concat(frames, ignore_index=True)
-
-    def runs(self) -> pd.DataFrame:
-        """What the lab holds: a row for each run."""
-        rows = []
-        for recipe in self.recipes():
-            run = self.run(recipe)
-            history = run.rows()
-            rows.append(
-                {
-                    "run": run.path.name,
-                    "method": recipe.method.name,
-                    "pretrained_sparsity": recipe.method.sparsity(recipe.epochs),
-                    "seed": recipe.seed,
-                    "epochs": max(0, len(history) - 1),
-                    "of": recipe.epochs,
-                    "test_acc": history[-1].get("test_acc") if history else None,
-                    "checkpoints": len(run.checkpoints),
-                    "trials": len(list(run.path.glob("trials/*.json"))),
-                    "MB": sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file()) / 1e6,
-                }
-            )
-        return pd.DataFrame(rows)
-
-    def recipes(self) -> list[Recipe]:
-        """The recipes of all runs that the lab holds."""
-        found = []
-        for path in sorted(self.path.glob("*/recipe.json")):
-            try:
-                found.append(restore(Recipe, files.read_json(path)["recipe"]))
-            except DamagedFile as damaged:
-                files.set_aside(damaged, path)
-            except ValueError as error:
-                logger.warning("%s is left out: %s", path.parent, error)
-        return found
-
-
-def _warn(table: pd.DataFrame) -> None:
+def _warn(table: pd.DataFrame, what: str) -> None:
     for status in ("failed", "diverged"):
         bad = table[table.status == status]
         if len(bad):
-            logger.warning("%d trials %s: %s", len(bad), status, bad.note.iloc[0])
+            logger.warning("%d %s %s: %s", len(bad), what, status, bad.note.iloc[0])
     empty = table[(table.status == "ok") & (table.note != "")]
     if len(empty):
-        logger.warning("%d trials: %s", len(empty), empty.note.mode()[0])
+        logger.warning("%d %s: %s", len(empty), what, empty.note.mode()[0])

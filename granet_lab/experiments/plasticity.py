@@ -17,7 +17,7 @@ from granet_lab.sparsity.pruning import EmptyLayerWarning, empty_note
 from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.training import data, loop
 from granet_lab.training.data import Dataset
-from granet_lab.training.loop import TrainState
+from granet_lab.training.state import TrainState
 
 # What a recovery curve says of an epoch.
 _MEASURED = ("lr", "train_loss", "val_acc", "test_acc")
@@ -74,7 +74,7 @@ def measure_trial(
         add(0, loop.evaluate(state, recipe, images))
         frozen = trial.learning_rate if trial.lr == "frozen" else None
         until = trial.epoch + trial.recovery_epochs
-        for epoch in loop.fit(state, recipe, images, until, frozen):
+        for epoch in loop.fit(state, recipe, images, until, frozen, follow=False):
             add(epoch["epoch"] - trial.epoch, epoch)
         if born.active:
             row["regrown_survival"] = _survival(state, trial, images, born)

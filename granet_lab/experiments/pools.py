@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from granet_lab import checks
-from granet_lab.experiments.trials import Trial
+from granet_lab.training.recipes import Recipe
 
 
 class Pool(Protocol):
@@ -113,9 +113,15 @@ _IDLE = 60
 
 
 def choose(
-    executor: Executor | None, workers: int | None, trials: Sequence[Trial], device: str
+    executor: Executor | None, workers: int | None, recipes: Sequence[Recipe], device: str
 ) -> Pool:
     """The executor if one is given, else as many processes as there is use for.
+
+    Args:
+        executor: given, or None.
+        workers: how many processes; None: as many as the machine should have.
+        recipes: that of each task.
+        device: a torch device.
 
     Raises:
         ValueError: fewer than one worker.
@@ -123,20 +129,20 @@ def choose(
     if executor is not None:
         return Lent(executor)
     workers = (
-        worker_count(trials, device)
+        worker_count(recipes, device)
         if workers is None
         else checks.count("workers", workers, minimum=1)
     )
-    return ThisProcess() if min(workers, len(trials)) <= 1 else SharedProcesses(workers)
+    return ThisProcess() if min(workers, len(recipes)) <= 1 else SharedProcesses(workers)
 
 
-def worker_count(trials: Sequence[Trial], device: str) -> int:
+def worker_count(recipes: Sequence[Recipe], device: str) -> int:
     """How many trainings this machine should do at once: what its cores allow, on a GPU one."""
     import loky
 
-    if device != "cpu" or not trials:
+    if device != "cpu" or not recipes:
         return 1
-    threads = max(trial.recipe.threads for trial in trials)
+    threads = max(recipe.threads for recipe in recipes)
     return max(1, loky.cpu_count(only_physical_cores=True) // threads)
 
 

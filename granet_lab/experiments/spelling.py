@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from granet_lab.experiments.trials import Trial
 from granet_lab.sparsity import methods
-from granet_lab.sparsity.methods import SparseTraining
+from granet_lab.sparsity.rounds import Rounds
+from granet_lab.sparsity.sparse_training import SparseTraining
 from granet_lab.training.recipes import RECIPES, Recipe
 
 
@@ -77,10 +79,21 @@ def _call(name: str, values: Mapping[str, Any], texts: Mapping[str, str] | None 
 
 
 def _value(value: Any) -> str:
-    if not isinstance(value, SparseTraining):
-        return repr(value)
+    if isinstance(value, Rounds):
+        return _call("gl.methods.Rounds", _differences(value, {}))
+    return _method(value) if isinstance(value, SparseTraining) else repr(value)
+
+
+def _method(value: SparseTraining) -> str:
+    """From the method of its name, else from nothing."""
     if value == methods.dense():
         return "gl.methods.dense()"
-    if value == methods.static(value.initial_sparsity):
-        return f"gl.methods.static({value.initial_sparsity})"
+    aim = value.end_sparsity
+    for name in methods.METHODS:
+        with contextlib.suppress(TypeError, ValueError):  # it does not take what differs
+            usual = methods.METHODS[name](aim)
+            odd = _differences(value, vars(usual))
+            if usual.name == value.name and methods.METHODS[name](aim, **odd) == value:
+                words = [repr(aim), *(f"{key}={_value(one)}" for key, one in odd.items())]
+                return f"gl.methods.{methods.METHODS[name].__name__}({', '.join(words)})"
     return _call("gl.methods.SparseTraining", _differences(value, {}))

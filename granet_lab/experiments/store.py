@@ -16,8 +16,8 @@ from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.sparsity import Masks, analysis
 from granet_lab.training import data, loop
-from granet_lab.training.loop import TrainState
 from granet_lab.training.recipes import Recipe
+from granet_lab.training.state import TrainState
 
 HISTORY = [
     "epoch",
@@ -30,6 +30,11 @@ HISTORY = [
     "test_acc",
     "sparsity",
     "seconds",
+    "pruned",
+    "regrown",
+    "survival",
+    "exploration",
+    "training_flops",
 ]
 
 
@@ -55,9 +60,17 @@ class Run:
 
         Columns: ``epoch``, ``lr`` (of the epoch that ended), losses, accuracies in percent on the
         training batches (``train_``), the validation split (``val_``) and the test split
-        (``test_``), ``sparsity`` and ``seconds``.
+        (``test_``), ``sparsity`` and ``seconds``; connections ``pruned`` by the schedule and
+        ``regrown`` in the epoch; ``survival``, the fraction of what one update brought back that
+        the next one left in place; ``exploration``, the fraction of the weights that was ever
+        active; ``training_flops`` so far; the sparsity of each layer as
+        ``sparsity/<name of the parameter>``. Runs of earlier versions have NaN or nothing there.
         """
-        return pd.DataFrame(self.rows(), columns=HISTORY)
+        rows = self.rows()
+        table = pd.DataFrame(rows)
+        flops = table["flops"].cumsum() if "flops" in table else None
+        layers = pd.DataFrame([row.get("layers", {}) for row in rows]).add_prefix("sparsity/")
+        return table.assign(training_flops=flops).reindex(columns=HISTORY).join(layers)
 
     @property
     def checkpoints(self) -> list[int]:
@@ -169,7 +182,8 @@ class Run:
         state = self.load(max([e for e in self.checkpoints if e < first], default=0), device)
         images = data.load(self.recipe.dataset, device)
         if not rows:
-            start = {"epoch": 0, "seconds": 0.0, **loop.evaluate(state, self.recipe, images)}
+            start = {"epoch": 0, "seconds": 0.0, "flops": 0.0, **loop.sparseness(state)}
+            start |= loop.evaluate(state, self.recipe, images)
             self._record(rows, start)
         self._keep(state, missing)
         try:

@@ -58,7 +58,7 @@ def trial_columns(trial: Trial) -> dict[str, Any]:
         "model": recipe.model,
         "seed": recipe.seed,
         "method": recipe.method.name,
-        "pretrained_sparsity": recipe.method.sparsity(trial.epoch),
+        "pretrained_sparsity": recipe.method.end_sparsity,
         "epoch": trial.epoch,
         "rate": pruning.rate,
         "criterion": pruning.criterion,

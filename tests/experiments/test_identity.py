@@ -62,6 +62,18 @@ OTHER = {
         "initial_sparsity": 0.8,
         "criterion": "magnitude",
         "scope": "uniform",
+        "final_sparsity": 0.95,
+        "prune_criterion": "random",
+        "prune_scope": "erk",
+        "regrow": "gradient",
+        "regrow_fraction": 0.3,
+        "regrow_end": 0.01,
+        "interval": 7,
+        "start": 1,
+        "stop": 2,
+        "salient": True,
+        "rounds": gl.methods.Rounds(rewind=1),
+        "official": True,
     },
 }
 THINGS = {type(thing): thing for thing in (RECIPE, TRIAL, TRIAL.pruning, gl.methods.static(0.9))}

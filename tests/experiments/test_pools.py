@@ -197,6 +197,10 @@ def test_shared_processes_stay_for_the_next_sweep_and_end_with_an_interrupted_on
     assert future.exception(timeout=0) is not None
 
 
+def recipes(trials):
+    return [trial.recipe for trial in trials]
+
+
 @pytest.mark.parametrize(
     ("workers", "count", "kind"),
     [
@@ -210,30 +214,30 @@ def test_shared_processes_stay_for_the_next_sweep_and_end_with_an_interrupted_on
 )
 def test_there_are_processes_where_there_is_work_for_two(trials, monkeypatch, workers, count, kind):
     monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 4)
-    assert type(choose(None, workers, trials[:count], "cpu")) is kind
+    assert type(choose(None, workers, recipes(trials[:count]), "cpu")) is kind
 
 
 def test_an_executor_is_used_whatever_else_is_said(trials):
     with ThreadPoolExecutor(1) as given:
-        assert type(choose(given, None, trials, "cpu")) is Lent
-        with choose(given, 7, trials[:1], "cuda").open() as executor:
+        assert type(choose(given, None, recipes(trials), "cpu")) is Lent
+        with choose(given, 7, recipes(trials[:1]), "cuda").open() as executor:
             assert executor is given
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5])
 def test_fewer_than_one_worker_is_refused(trials, workers):
     with pytest.raises(ValueError, match="workers"):
-        choose(None, workers, trials, "cpu")
+        choose(None, workers, recipes(trials), "cpu")
 
 
 @pytest.mark.parametrize(("threads", "workers"), [(1, 6), (2, 3), (4, 1), (6, 1), (7, 1)])
 def test_a_worker_for_as_many_cores_as_a_run_has_threads(trials, monkeypatch, threads, workers):
     monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 6 * only_physical_cores)
     (greedy,) = gl.grid(replace(trials[0].recipe, threads=threads), epoch=0, rate=0.5)
-    assert worker_count([*trials, greedy], "cpu") == workers
+    assert worker_count(recipes([*trials, greedy]), "cpu") == workers
 
 
 def test_one_worker_on_a_gpu_and_where_there_is_nothing_to_do(trials, monkeypatch):
     monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 6)
-    assert worker_count(trials, "cuda") == worker_count([], "cpu") == 1
-    assert type(choose(None, None, trials, "cuda")) is ThisProcess
+    assert worker_count(recipes(trials), "cuda") == worker_count([], "cpu") == 1
+    assert type(choose(None, None, recipes(trials), "cuda")) is ThisProcess

@@ -129,9 +129,18 @@ def test_dense_is_spelled_where_the_nearest_named_recipe_is_sparse(define):
     ("method", "code"),
     [
         (gl.methods.static(0.9), "gl.methods.static(0.9)"),
+        (gl.methods.static(0.9, scope="er"), "gl.methods.static(0.9, scope='er')"),
+        (gl.methods.granet(0.9), "gl.methods.granet(0.9)"),
+        (gl.methods.granet_st(0.9, interval=7), "gl.methods.granet_st(0.9, interval=7)"),
+        (gl.methods.set_(0.98), "gl.methods.set_(0.98)"),
+        (gl.methods.gsm(0.5), "gl.methods.gsm(0.5)"),
         (
-            gl.methods.static(0.9, scope="er"),
-            "gl.methods.SparseTraining(initial_sparsity=0.9, scope='er')",
+            gl.methods.one_shot(0.9, 3),
+            "gl.methods.SparseTraining(final_sparsity=0.9, start=3, stop=3)",
+        ),
+        (
+            gl.methods.SparseTraining(initial_sparsity=0.3, regrow="momentum"),
+            "gl.methods.SparseTraining(initial_sparsity=0.3, regrow='momentum')",
         ),
     ],
 )
@@ -171,3 +180,11 @@ def test_trials_that_differ_in_more_than_the_seed_are_refused_in_one_line(differ
 def test_no_trial_at_all_is_refused():
     with pytest.raises(ValueError, match="one line spells"):
         trials_code([])
+
+
+def test_rounds_are_spelled_too():
+    rounds = gl.methods.Rounds(count=2, cycle=9)
+    recipe = gl.recipes.digits(method=gl.methods.lr_rewinding(0.9, rounds), epochs=23)
+    code = recipe_code(recipe)
+    assert eval(code, {"gl": gl}) == recipe
+    assert "gl.methods.lr_rewinding(0.9, rounds=gl.methods.Rounds(" in code

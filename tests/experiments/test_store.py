@@ -8,6 +8,7 @@ import torch
 
 import granet_lab as gl
 from granet_lab.experiments import checkpoints
+from granet_lab.sparsity.methods import METHODS
 
 TRAIN = """
 import sys, granet_lab as gl
@@ -24,7 +25,9 @@ def tensors(state):
     named = dict(state.model.state_dict())
     for name, parameter in state.model.named_parameters():
         named[f"momentum of {name}"] = state.optimizer.state[parameter]["momentum_buffer"]
-    named |= {f"mask of {name}": mask for name, mask in state.masks.items()}
+    kinds = {"mask": state.masks, "ever": state.tally.ever, "born": state.tally.born}
+    for kind, masks in kinds.items():
+        named |= {f"{kind} of {name}": mask for name, mask in masks.items()}
     return named
 
 
@@ -266,3 +269,21 @@ def test_a_run_without_checkpoints_has_no_masks_to_compare(lab, recipe):
     assert len(run.exploration()) == 0
     with pytest.raises(ValueError, match="there are no masks"):
         run.overlap()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_taken_up_again_ends_where_the_unbroken_one_does(lab, other, recipe, name):
+    short = {"one_shot": {"epoch": 3}}
+    rounds = gl.methods.Rounds(cycle=3, rewind=1)
+    short |= {key: {"rounds": rounds} for key in ("lottery", "lr_rewinding")}
+    method = METHODS[name](**short.get(name, {}))
+    last = method.rounds.epochs if method.rounds else 4
+    asked = replace(recipe, method=method, epochs=last)
+    whole = lab.train(asked, progress=False)
+    for epochs in (2, last - 2):
+        interrupted(other, asked, epochs)
+    broken = other.train(asked, progress=False)
+    assert_same(broken.load(last), whole.load(last))
+    assert same_history(broken, whole)
+    masks = broken.load(last).masks
+    assert masks.total - masks.active == round(method.sparsity(last, last) * masks.total)

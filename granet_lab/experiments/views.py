@@ -1,0 +1,153 @@
+"""What a lab holds, as tables; nothing is measured here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from granet_lab.experiments import execution, files
+from granet_lab.experiments.files import DamagedFile
+from granet_lab.experiments.identity import identity, restore
+from granet_lab.experiments.plasticity import sparsities
+from granet_lab.experiments.store import Run
+from granet_lab.experiments.tables import with_none
+from granet_lab.experiments.tidy import tidy, trial_columns
+from granet_lab.experiments.trials import Trial
+from granet_lab.experiments.weights import weights
+from granet_lab.training.recipes import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+class Views:
+    """The tables of a lab.
+
+    Attributes:
+        path: the lab's folder.
+        device: a torch device.
+    """
+
+    path: Path
+    device: str
+
+    def run(self, recipe: Recipe) -> Run:
+        """The run of a recipe as it stands on disk, trained or not."""
+        return Run(self.path, recipe)
+
+    def table(self, trials: Sequence[Trial], failed: dict[Trial, str] | None = None):
+        """The tidy table of those among ``trials`` that are measured; nothing is computed."""
+        failed = failed or {}
+        rows = []
+        for trial in trials:
+            found = execution.result(self.path, trial)
+            names = {"run": self.run(trial.recipe).path.name, "trial": identity(trial)}
+            if found is not None:
+                rows.append(trial_columns(trial) | found["row"] | names)
+            elif trial in failed:
+                broken = {"status": "failed", "note": failed[trial]}
+                rows.append(trial_columns(trial) | broken | names)
+        return tidy(rows)
+
+    def curves(self, trials: Sequence[Trial]) -> pd.DataFrame:
+        """The recovery curves of those among ``trials`` that are measured.
+
+        Returns:
+            A row for each trial and recovery epoch: the columns of the tidy table that say what
+            was asked, ``recovery_epoch`` (0 is just after pruning), ``train_loss``, ``val_acc``
+            and ``test_acc``. ``lr`` is that of the epoch which ended there.
+        """
+        rows = []
+        for trial in trials:
+            found = execution.result(self.path, trial)
+            if found is not None:
+                asked = trial_columns(trial) | {"acc_before": found["row"]["acc_before"]}
+                rows += [asked | {"lr": None} | point for point in found["curve"]]
+        return with_none(pd.DataFrame(rows))
+
+    def layers(self, trials: Sequence[Trial]) -> pd.DataFrame:
+        """How sparse each layer was, for those among ``trials`` that are measured.
+
+        Returns:
+            A row for each trial and prunable parameter: the columns of the tidy table that say
+            what was asked, ``layer``, ``size`` (weights), and the fraction that is zero:
+            ``sparsity_before`` pruning, ``sparsity_pruned`` after it, ``sparsity_regenerated``
+            once connections were regenerated.
+        """
+        rows = []
+        for trial in trials:
+            found = execution.result(self.path, trial) or {}
+            rows += [trial_columns(trial) | sparsities(one) for one in found.get("layers", [])]
+        return with_none(pd.DataFrame(rows))
+
+    def weights(self, trials: Iterable[Trial] | Trial) -> pd.DataFrame:
+        """What becomes of each single weight in some trials, measured or not.
+
+        Their runs are trained first where they are not. A row for each prunable weight takes some
+        hundred bytes: this is for small networks.
+
+        Returns:
+            The columns of the tidy table that say what was asked, ``layer``, ``weight`` (its
+            value before pruning), ``active`` (whether it was, before), and ``fate``: "kept",
+            "removed", "inactive" (all along) or "regrown".
+
+        Raises:
+            ValueError: there is no trial, or one cannot be carried out.
+        """
+        trials = [trials] if isinstance(trials, Trial) else list(trials)
+        if not trials:
+            raise ValueError("weights needs at least one trial")
+        runs = {recipe: self.train(recipe) for recipe in dict.fromkeys(t.recipe for t in trials)}
+        frames = [weights(runs[trial.recipe], trial, self.device) for trial in trials]
+        return with_none(pd.concat(frames, ignore_index=True))
+
+    def history(self, recipes: Iterable[Recipe]) -> pd.DataFrame:
+        """The histories of several runs below each other, with what tells the runs apart."""
+        frames = []
+        for recipe in recipes:
+            asked = {
+                "dataset": recipe.dataset,
+                "model": recipe.model,
+                "seed": recipe.seed,
+                "method": recipe.method.name,
+                "pretrained_sparsity": recipe.method.end_sparsity,
+                "milestones": " ".join(str(epoch) for epoch in recipe.milestones),
+            }
+            frames.append(self.run(recipe).history.assign(**asked))
+        return pd.concat(frames, ignore_index=True)
+
+    def runs(self) -> pd.DataFrame:
+        """What the lab holds: a row for each run."""
+        rows = []
+        for recipe in self.recipes():
+            run = self.run(recipe)
+            history = run.rows()
+            rows.append(
+                {
+                    "run": run.path.name,
+                    "method": recipe.method.name,
+                    "pretrained_sparsity": recipe.method.end_sparsity,
+                    "seed": recipe.seed,
+                    "epochs": max(0, len(history) - 1),
+                    "of": recipe.epochs,
+                    "test_acc": history[-1].get("test_acc") if history else None,
+                    "checkpoints": len(run.checkpoints),
+                    "trials": len(list(run.path.glob("trials/*.json"))),
+                    "MB": sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file()) / 1e6,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def recipes(self) -> list[Recipe]:
+        """The recipes of all runs that the lab holds."""
+        found = []
+        for path in sorted(self.path.glob("*/recipe.json")):
+            try:
+                found.append(restore(Recipe, files.read_json(path)["recipe"]))
+            except DamagedFile as damaged:
+                files.set_aside(damaged, path)
+            except ValueError as error:
+                logger.warning("%s is left out: %s", path.parent, error)
+        return found
