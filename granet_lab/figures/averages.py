@@ -79,6 +79,21 @@ def averaged(
     return summarise(table, value, [*shown, x]), table
 
 
+def check_hue(table: pd.DataFrame, hue: str, free: Sequence[str] = ()) -> None:
+    """Do nothing if every value of ``hue`` stands for one setting.
+
+    Raises:
+        ValueError: there is no such column, or something else varies for one of its values.
+    """
+    if hue not in table:
+        fit = [name for name in SETTINGS if name in table]
+        raise ValueError(f"lines cannot differ in {hue!r}: choose hue from {', '.join(fit)}")
+    for _, part in table.groupby(hue):
+        for name in SETTINGS:
+            if name in table and name not in (hue, *free):
+                refuse_mixture(name, part[name])
+
+
 def refuse_mixture(name: str, values: pd.Series, cure: str = _CURE) -> None:
     """Do nothing if a column has one value.
 

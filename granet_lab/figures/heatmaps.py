@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -23,6 +23,7 @@ _COLOURS = "RdBu"
 _MODEST = 8.0
 # Inches.
 _CELL_WIDTH, _CELL_HEIGHT = 0.42, 0.34
+_MAP_WIDTH, _MAP_ROW = 2.6, 0.26
 
 
 def by_layer_and_epoch(
@@ -83,6 +84,49 @@ def by_layer_and_epoch(
         bar.set_ticks([sign * mark for mark in marks for sign in (-1, 1) if mark <= reach] + [0])
         bar.ax.yaxis.set_major_formatter("{x:g}")
         bar.minorticks_off()
+    bar.ax.tick_params(labelsize=SMALL, colors=INK)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def of_sparsity(frame: pd.DataFrame, hue: str) -> Figure:
+    """A map for each value of ``hue``: a row for each layer, a column for each epoch.
+
+    Args:
+        frame: ``hue``, ``layer``, ``epoch``, ``mean`` (sparsity). Layers are drawn from top to
+            bottom as they come.
+        hue: column that the maps differ in.
+    """
+    layers, levels = list(dict.fromkeys(frame["layer"])), panels.order(frame, hue)
+    figure = panels.Page(
+        figsize=(_MAP_WIDTH * len(levels) + 1.6, _MAP_ROW * len(layers) + 1.2),
+        dpi=120,
+        layout="constrained",
+    )
+    left = 1 - frame["mean"]
+    norm = LogNorm(min(0.1, left[left > 0].min()), 1)
+    colours = sns.color_palette("mako", as_cmap=True).with_extremes(bad="0.8")
+    maps = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
+    for axes, level in zip(maps, levels, strict=True):
+        part = frame[frame[hue] == level]
+        # dropna=False: a run of an earlier version has no sparsities, and an empty map.
+        kept = 1 - part.pivot_table(
+            index="layer", columns="epoch", values="mean", dropna=False
+        ).reindex(layers)
+        cells = kept.where(kept > 0)
+        axes.pcolormesh(cells.columns, range(len(layers)), cells, norm=norm, cmap=colours)
+        axes.set_yticks(range(len(layers)), layers)
+        axes.set_ylim(len(layers) - 0.5, -0.5)
+        axes.set_title(panels.label(hue, level), fontsize=NORMAL)
+        axes.set_xlabel("Epoch", fontsize=NORMAL)
+        axes.tick_params(labelsize=SMALL, colors=INK, length=0)
+        sns.despine(ax=axes, left=True, bottom=True)
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=maps, aspect=20, pad=0.02)
+    marks = [s for s in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999) if 1 - s >= norm.vmin]
+    bar.set_ticks([1 - s for s in marks], labels=[f"{s:g}" for s in marks])
+    bar.minorticks_off()
+    bar.ax.invert_yaxis()
+    bar.set_label("Sparsity", fontsize=NORMAL)
     bar.ax.tick_params(labelsize=SMALL, colors=INK)
     bar.outline.set_visible(False)
     return figure

@@ -15,6 +15,9 @@ from matplotlib.figure import Figure
 
 from granet_lab.sparsity.naming import EVERY
 
+# What a plot gives: the picture, and the numbers that it draws.
+Drawn = tuple[Figure, pd.DataFrame]
+
 # Inches: three panels fill the width of a page, and every panel keeps its size.
 _PANEL_WIDTH, _PANEL_HEIGHT = 2.6, 2.5
 SMALL, NORMAL = 8, 9
@@ -23,8 +26,18 @@ DASHES = (0, (4, 3))
 # Percentage points: a panel never magnifies less than this to its whole height.
 _LEAST_SPAN = 2.0
 
+# When the colours begin again, lines are dashed.
+_COLOURS = 10
+_STROKES = ("-", (0, (5, 1.5)))
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-_REGROW_ORDER = ("none", "gradient", "random", "momentum")
+# What looks the same in every figure, whatever stands beside it.
+_ORDERS = {
+    "regrow": ("none", "gradient", "random", "momentum"),
+    "method": (
+        *("dense", "static", "set", "rigl", "gmp", "granet", "granet_st", "gsm"),
+        *("lottery", "lr_rewinding", "one_shot", "snip", "grasp", "synflow"),
+    ),
+}
 
 
 class Page(Figure):
@@ -53,6 +66,8 @@ def label(name: str, value: Any) -> str:
         return "all layers" if value == EVERY else f"{value}"
     if name == "pretrained_sparsity":
         return "dense" if value == 0 else f"pre-trained at sparsity {value:g}"
+    if name == "method":
+        return f"{value}".replace("_", "-")
     return f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{value}"
 
 
@@ -98,14 +113,17 @@ def draw_lines(
 
     The points at the places ``apart`` stand by themselves: what they measure is another matter.
     """
-    # A kind of regeneration looks the same in every figure, whatever stands beside it.
-    places = [*_REGROW_ORDER, *levels] if hue == "regrow" else levels
+    known = _ORDERS.get(hue, ())
+    places = list(dict.fromkeys([*known, *levels])) if {*known} & {*levels} else list(levels)
     palette = sns.color_palette("colorblind", len(places) + 1)
     colours = {level: palette[places.index(level)] for level in levels}
     markers = {level: _MARKERS[places.index(level) % len(_MARKERS)] for level in levels}
+    strokes = {level: _STROKES[places.index(level) // _COLOURS % 2] for level in levels}
     few = part[x].nunique() <= 20
     for level in levels:
         rows = part[part[hue] == level]
+        if rows.empty:
+            continue
         alone = rows[rows[x].isin(apart)]
         line = rows.drop(alone.index)
         look = {"color": colours[level], "marker": markers[level] if few else None}
@@ -117,6 +135,7 @@ def draw_lines(
             markersize=4.5,
             markeredgewidth=0,
             linewidth=1.4,
+            linestyle=strokes[level],
             label=label(hue, level),
             legend=False,
             errorbar=None,
@@ -135,9 +154,7 @@ def draw_lines(
 def order(frame: pd.DataFrame, hue: str) -> list[Any]:
     """The levels of a column in the order of their colours."""
     found = list(frame[hue].unique())
-    if hue != "regrow":
-        return sorted(found)
-    known = [level for level in _REGROW_ORDER if level in found]
+    known = [level for level in _ORDERS.get(hue, ()) if level in found]
     return known + sorted(set(found) - set(known))
 
 
@@ -208,12 +225,17 @@ def finish(
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=min(len(handles), max(1, math.floor(figure.get_figwidth() / 1.9))),
+        ncols=min(len(handles), max(1, math.floor(figure.get_figwidth() / _legend_width(handles)))),
         frameon=False,
         fontsize=NORMAL,
     )
     if title:
         figure.suptitle(title, fontsize=NORMAL + 1)
+
+
+def _legend_width(names: Collection[str]) -> float:
+    """Inches that an entry of the legend takes."""
+    return 0.55 + 0.068 * max(map(len, names), default=0)
 
 
 def save(figure: Figure, path: str | Path) -> list[Path]:

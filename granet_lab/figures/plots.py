@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from granet_lab import checks
 from granet_lab.figures import heatmaps, panels, removals
 from granet_lab.figures.averages import SETTINGS, averaged, milestones, refuse_mixture
-from granet_lab.figures.panels import save
+from granet_lab.figures.comparisons import ablation, methods
+from granet_lab.figures.dynamics import dynamics, layer_sparsity, schedules
+from granet_lab.figures.panels import Drawn, save
+from granet_lab.figures.printed import method_summary, method_table
 from granet_lab.sparsity.naming import EVERY
 
-__all__ = ["damage", "final_gap", "layers", "plasticity", "recovery", "removal", "save", "trunk"]
-
-Drawn = tuple[Figure, pd.DataFrame]
+__all__ = [
+    "ablation",
+    "damage",
+    "dynamics",
+    "final_gap",
+    "layer_sparsity",
+    "layers",
+    "method_summary",
+    "method_table",
+    "methods",
+    "plasticity",
+    "recovery",
+    "removal",
+    "save",
+    "schedules",
+    "trunk",
+]
 
 # Settings of what happens once the weights are gone.
 _AFTERWARDS = ("lr_mode", "recovery_epochs", "reestimate_batchnorm")
