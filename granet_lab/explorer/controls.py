@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from granet_lab.explorer.setting import FIELDS, Setting, fitting, method_label, settled
+from granet_lab.explorer.setting import FIELDS, Setting, fitting, settled
 from granet_lab.sparsity.naming import EVERY
 
 _TITLES = {
@@ -36,7 +36,7 @@ _HINTS = {
     "lr": "After pruning: frozen where it was, or the remaining schedule to the end of the run",
     "recovery_epochs": "Epochs of training after pruning, for the frozen learning rate",
     "reestimate_batchnorm": "Whether BatchNorm's statistics are measured anew after pruning",
-    "method": "How the network was trained before: dense, or sparse from initialisation",
+    "method": "How the network was trained before: dense, or sparse in one of several ways",
 }
 
 
@@ -182,7 +182,7 @@ def _dropdown(field: str, values: Sequence[Any], start: Any, name: str) -> widge
 
 def _text(field: str, value: Any) -> str:
     if field == "method":
-        return method_label(value)
+        return str(value)
     if field in ("regrow", "dense"):
         return value or "none"
     if field == "layers":

@@ -34,7 +34,7 @@ class Runner:
     def __init__(self, lab: Lab, threads_like: Trial, changed: Callable[[], None]) -> None:
         self.job: Job | None = None
         self.failed: dict[Trial, str] = {}
-        self.workers = pools.worker_count([threads_like], lab.device)
+        self.workers = pools.worker_count([threads_like.recipe], lab.device)
         self._lab, self._changed = lab, changed
         self._processes = OwnProcesses(self.workers)
         self._follower: threading.Thread | None = None

@@ -20,6 +20,8 @@ from granet_lab.training.recipes import Recipe
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+_USUAL_SPARSITY = 0.9
+_CHANGING = (methods.set_, methods.rigl, methods.gmp, methods.granet, methods.granet_st)
 GRANULARITIES = (granularity.WEIGHT, granularity.FILTER, "2:4")
 
 _PRUNING = tuple(field.name for field in dataclasses.fields(Pruning))
@@ -94,7 +96,7 @@ class Setting:
             training += f" for {self.recovery_epochs} epoch{'s' * (self.recovery_epochs != 1)}"
         if self.reestimate_batchnorm:
             training += ", BatchNorm re-estimated"
-        return " · ".join([*_pruning_parts(self.pruning), training, method_label(self.method)])
+        return " · ".join([*_pruning_parts(self.pruning), training, str(self.method)])
 
 
 def _pruning_parts(pruning: Pruning) -> list[str]:
@@ -133,22 +135,13 @@ def _implied(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def method_label(method: SparseTraining) -> str:
-    """How the network was trained, in words."""
-    if method == methods.dense():
-        return "dense"
-    usual = methods.static(method.initial_sparsity)
-    how = "" if method == usual else f" ({method.criterion}, {method.scope})"
-    return f"{method.name} {method.initial_sparsity}{how}"
-
-
 def family(recipe: Recipe, recipes: Iterable[Recipe]) -> list[Recipe]:
     """Those that differ from ``recipe`` in nothing but method and seed; itself among them."""
-    kin = [
-        other
-        for other in recipes
-        if dataclasses.replace(other, method=recipe.method, seed=recipe.seed) == recipe
-    ]
+
+    def plain(one: Recipe) -> Recipe:
+        return dataclasses.replace(one, method=methods.dense(), seed=0)
+
+    kin = [other for other in recipes if plain(other) == plain(recipe)]
     return list(dict.fromkeys([recipe, *kin]))
 
 
@@ -211,6 +204,7 @@ def choices(
             recipe.method,
             methods.dense(),
             *(methods.static(sparsity) for sparsity in SPARSITIES),
+            *(make(_USUAL_SPARSITY) for make in _CHANGING),
             *(other.method for other in kin),
         ],
         "seed": [*range(3), *(other.seed for other in kin)],
@@ -220,7 +214,7 @@ def choices(
     offered["rate"] += [share for share in shares if share is not None]
     for name in ("rate", "recovery_epochs", "seed"):
         offered[name] = sorted(set(offered[name]))
-    offered["method"].sort(key=lambda method: (method.initial_sparsity, method_label(method)))
+    offered["method"].sort(key=lambda method: (method.end_sparsity, str(method)))
     return {name: list(dict.fromkeys(values)) for name, values in offered.items()}
 
 

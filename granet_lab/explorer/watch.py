@@ -13,7 +13,6 @@ from granet_lab.experiments import estimate, progress
 from granet_lab.experiments.lab import Lab
 from granet_lab.experiments.progress import Note
 from granet_lab.experiments.store import Run
-from granet_lab.explorer.setting import method_label
 
 # Seconds between two looks, while something is under way and while nothing is; and how many times
 # the look itself, so that a lab of a thousand runs does not keep a core busy.
@@ -96,7 +95,7 @@ class _RunState:
     def __init__(self, run: Run) -> None:
         self.run, rows = run, run.rows()
         recipe = run.recipe
-        method = method_label(recipe.method)
+        method = str(recipe.method)
         self.name = f"{recipe.dataset}, {recipe.model}, {method}, seed {recipe.seed}"
         notes = [note for note in progress.notes(run) if note.alive]
         self.training = next((note for note in notes if note.trial is None), None)

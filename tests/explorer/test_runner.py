@@ -328,4 +328,4 @@ def test_the_first_job_waits_for_its_processes(runner, trial):
 def test_there_are_as_many_workers_as_a_trial_like_these_leaves_room_for(lab, recipe, trial):
     wide = replace(trial, recipe=replace(recipe, threads=10_000))
     assert Runner(lab, wide, lambda: None).workers == 1
-    assert Runner(lab, trial, lambda: None).workers == pools.worker_count([trial], "cpu")
+    assert Runner(lab, trial, lambda: None).workers == pools.worker_count([trial.recipe], "cpu")

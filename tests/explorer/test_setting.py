@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import granet_lab as gl
+from granet_lab.experiments.comparison import COMPARED
 from granet_lab.explorer import setting as settings
 from granet_lab.explorer.setting import (
     FIELDS,
     GRANULARITIES,
     Setting,
-    method_label,
     several,
 )
 from granet_lab.sparsity.criteria import CRITERIA
@@ -224,7 +224,9 @@ def test_an_empty_lab_offers_the_usual_values(results, recipe):
     assert found["reestimate_batchnorm"] == [False]
     assert found["lr"] == ["frozen", "remaining"]
     assert found["recovery_epochs"] == [1]
-    assert [method.initial_sparsity for method in found["method"]] == [0, 0.5, 0.8, 0.9, 0.95]
+    names = [(method.name, method.end_sparsity) for method in found["method"]]
+    assert names[:3] == [("dense", 0), ("static", 0.5), ("static", 0.8)]
+    assert {name for name, end in names if end == 0.9} == {*COMPARED} - {"dense"}
     assert found["seed"] == [0, 1, 2]
 
 
@@ -243,7 +245,7 @@ def test_the_methods_and_seeds_of_other_runs_are_offered(results, recipe):
     found = offered(results(*kin), recipe, kin)
     assert found["seed"] == [0, 1, 2, 11]
     assert er in found["method"]
-    sparsities = [method.initial_sparsity for method in found["method"]]
+    sparsities = [method.end_sparsity for method in found["method"]]
     assert sparsities == sorted(sparsities)
 
 
@@ -298,6 +300,15 @@ def test_the_first_seeds_are_those_given_or_else_the_recipes(results, recipe):
     assert settings.first_seeds(recipe, nothing, {"seed": [6, 2]}) == [6, 2]
 
 
+def test_a_lottery_has_no_kin_of_another_length_and_starts_all_the_same(recipe):
+    rounds = gl.methods.Rounds(cycle=recipe.epochs, rewind=1)
+    ticket = replace(recipe, method=gl.methods.lottery(0.9, rounds), epochs=rounds.epochs)
+    assert settings.family(ticket, [recipe, ticket]) == [ticket]
+    assert settings.family(recipe, [ticket]) == [recipe]
+    whole = replace(ticket, method=gl.methods.dense())
+    assert settings.family(ticket, [recipe, whole]) == [ticket, whole]
+
+
 def test_kin_differ_in_nothing_but_method_and_seed(recipe):
     seeded, sparse = replace(recipe, seed=3), replace(recipe, method=gl.methods.static(0.5))
     both = replace(seeded, method=sparse.method)
@@ -320,7 +331,7 @@ def test_a_recipe_is_of_its_own_family_before_it_was_trained(recipe):
     ],
 )
 def test_a_method_is_named_with_what_is_unusual_in_it(method, label):
-    assert method_label(method) == label
+    assert str(method) == label
 
 
 def test_a_setting_is_told_in_words():
