@@ -3,8 +3,6 @@
 # Torch and the rest are imported inside the commands, so that --help answers at once.
 from __future__ import annotations
 
-import ast
-import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -12,9 +10,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from granet_lab import typed
+
 _LAB = Path("data/runs")
 # What a printed table tells apart, if there is more than one of it.
-_TOLD = ("pretrained_sparsity", "criterion", "scope", "granularity", "layers", "dense")
+_TOLD = ("method", "pretrained_sparsity", "criterion", "scope", "granularity", "layers", "dense")
 _TOLD += ("reestimate_batchnorm", "rate", "regrow", "regrow_scope")
 
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...")]
@@ -26,6 +26,7 @@ def train(
     settings: Settings = (),
     seed: tuple[int, ...] = (0,),
     pretrained_sparsity: tuple[float, ...] = (0.0,),
+    method: tuple[str, ...] = ("static",),
     checkpoints: tuple[int, ...] | None = None,
     lab: Path = _LAB,
     device: str | None = None,
@@ -39,7 +40,8 @@ def train(
         recipe: Name of a recipe.
         settings: Other values for fields of the recipe.
         seed: One run for each seed.
-        pretrained_sparsity: 0 trains dense; above 0 with a fixed random mask (densities of ERK).
+        pretrained_sparsity: Sparsities at the end of training; 0 trains dense.
+        method: Their ways there: static (a fixed mask), gmp, granet, granet,regrow_fraction=0.1 ...
         checkpoints: Epochs to keep, if not all.
         lab: Folder of the runs.
         device: A torch device; by default the GPU if there is one.
@@ -47,7 +49,7 @@ def train(
     from granet_lab import Lab
 
     place = Lab(lab, device)
-    for one in _recipes(recipe, settings, seed, pretrained_sparsity):
+    for one in typed.recipes(recipe, settings, seed, pretrained_sparsity, method):
         run = place.train(one, checkpoints)
         last = run.history.iloc[-1]
         reached = f"{last.test_acc:.2f}% test accuracy after epoch {last.epoch:.0f}"
@@ -72,6 +74,7 @@ def measure(
     settings: Settings = (),
     seed: tuple[int, ...] = (0,),
     pretrained_sparsity: tuple[float, ...] = (0.0,),
+    method: tuple[str, ...] = ("static",),
     csv: Path | None = None,
     workers: int | None = None,
     lab: Path = _LAB,
@@ -98,7 +101,8 @@ def measure(
         recovery_epochs: Length of the frozen continuation; by default a tenth of the run.
         settings: Other values for fields of the recipe.
         seed: Seeds of the runs.
-        pretrained_sparsity: Sparsities at which the networks are trained; 0 is dense.
+        pretrained_sparsity: Sparsities at the end of the networks' training; 0 is dense.
+        method: Their ways there: static (a fixed mask), gmp, granet, granet,regrow_fraction=0.1 ...
         csv: File for the table.
         workers: Processes; by default one for each core.
         lab: Folder of the runs.
@@ -108,7 +112,7 @@ def measure(
 
     place = Lab(lab, device)
     trials = []
-    for one in _recipes(recipe, settings, seed, pretrained_sparsity):
+    for one in typed.recipes(recipe, settings, seed, pretrained_sparsity, method):
         each = layer_names(one) if "each" in layers else []
         trials += grid(
             one,
@@ -134,27 +138,70 @@ def measure(
         print(f"\n{write_table(table, csv, place.device)}")
 
 
+def compare(
+    recipe: tyro.conf.Positional[str] = "digits",
+    *,
+    method: tuple[str, ...] = ("static", "set", "rigl", "gmp", "granet", "granet_st"),
+    sparsity: tuple[float, ...] = (0.9, 0.95, 0.98),
+    seed: tuple[int, ...] = (0, 1, 2),
+    settings: Settings = (),
+    csv: Path | None = None,
+    workers: int | None = None,
+    lab: Path = _LAB,
+    device: str | None = None,
+) -> None:
+    """Train in several sparse ways, and dense, and print the accuracies and what they cost.
+
+    Runs that are finished already are not trained again.
+    Example: granet-lab compare digits --method gmp granet gentle:granet,regrow_fraction=0.1
+
+    Args:
+        recipe: Name of a recipe.
+        method: Names, perhaps with values for what is not as usual, and a name for that in front.
+        sparsity: Sparsities at the end of training.
+        seed: One run for each seed.
+        settings: Other values for fields of the recipe.
+        csv: File for the table, a row for each run.
+        workers: Processes; by default one for each core.
+        lab: Folder of the runs.
+        device: A torch device; by default the GPU if there is one.
+    """
+    from granet_lab import Lab, plots, write_table
+
+    place = Lab(lab, device)
+    (base,) = typed.recipes(recipe, settings)
+    table = place.compare(base, dict(map(typed.method, method)), sparsity, seed, workers=workers)
+    print(plots.method_table(table))
+    if csv is not None:
+        print(f"\n{write_table(table, csv, place.device)}")
+
+
 def plot(
     table: tyro.conf.Positional[Path],
     *,
-    value: Literal["plasticity", "final_gap"] = "plasticity",
-    hue: str = "regrow",
+    value: Literal["plasticity", "final_gap", "methods"] = "plasticity",
+    hue: str | None = None,
     out: Path = Path("data/figures/plasticity"),
 ) -> None:
-    """Draw a table that measure wrote.
+    """Draw a table that measure or compare wrote.
 
     Args:
         table: The CSV file.
-        value: What to draw against the epoch of pruning.
-        hue: Column that the lines differ in.
+        value: What to draw: plasticity or final_gap by epoch of pruning, methods by sparsity.
+        hue: Column that the lines differ in; by default regrow.
         out: Path of the figures without an ending; a PNG and a PDF are written.
     """
     from granet_lab import plots, read_table
 
     measured = read_table(table)
-    if value not in measured:
+    if value == "methods":
+        if hue is not None:
+            raise ValueError("--hue is not for methods: a line is a method there")
+        figure, frame = plots.methods(measured)
+    elif value in measured:
+        figure, frame = getattr(plots, value)(measured, hue=hue or "regrow")
+    else:
         raise ValueError(f"{table} has no column {value}: name a file that measure wrote")
-    figure, frame = getattr(plots, value)(measured, hue=hue)
     print(frame.round(2).to_string(index=False))
     for path in plots.save(figure, out):
         print(path)
@@ -192,7 +239,7 @@ def demo(
 
 def main() -> None:
     """A laboratory for pruning plasticity: prune a network at any epoch, see what comes back."""
-    commands = {f.__name__: f for f in (demo, train, measure, plot, runs)}
+    commands = {f.__name__: f for f in (demo, train, measure, compare, plot, runs)}
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.captureWarnings(True)
     try:
@@ -202,40 +249,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from what was finished", file=sys.stderr)
         sys.exit(130)
-
-
-def _recipes(
-    name: str, settings: tuple[str, ...], seeds: tuple[int, ...], sparsities: tuple[float, ...]
-) -> list[Any]:
-    from granet_lab import checks, methods
-    from granet_lab.training.recipes import RECIPES, Recipe
-
-    changes = dict(_setting(text) for text in settings)
-    fields = {field.name for field in dataclasses.fields(Recipe)} - {"seed", "method"}
-    for field in changes:
-        if field in ("seed", "method"):
-            option = "--seed" if field == "seed" else "--pretrained-sparsity"
-            raise ValueError(f"{field} is not for --set: use {option}")
-        checks.choice("field", field, sorted(fields))
-    for option, found in (("--seed", seeds), ("--pretrained-sparsity", sparsities)):
-        if not found:
-            raise ValueError(f"{option} needs at least one value")
-    return [
-        RECIPES[name](**changes, seed=seed, method=methods.static(sparsity))
-        for sparsity in sparsities
-        for seed in seeds
-    ]
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """``name=value`` as a pair; numbers, tuples (15,22), True and None are read as such."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set takes name=value, not {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _pivot(table: Any, value: str) -> str:

@@ -15,7 +15,8 @@ from granet_lab.experiments.tidy import COLUMNS
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.regrowths import REGROWTHS
 
-COMMANDS = {f.__name__: f for f in (cli.demo, cli.train, cli.measure, cli.plot, cli.runs)}
+VERBS = (cli.demo, cli.train, cli.measure, cli.compare, cli.plot, cli.runs)
+COMMANDS = {f.__name__: f for f in VERBS}
 every_command = pytest.mark.parametrize("command", COMMANDS)
 TINY = ("--set", "model=mlp", "epochs=2", "milestones=()", "train_size=100")
 
@@ -151,6 +152,28 @@ BAD = [
     ("measure --epoch 1 --rate 0.5 --layers", "layers needs at least one value"),
     ("measure --epoch 1 --rate 0.5 --layers first block7.*", r"no layer is named 'block7\.\*'"),
     ("measure --epoch 1 --rate 0.5 --reestimate-batchnorm", "reestimate_batchnorm needs"),
+    (
+        "measure --epoch 1 --rate 0.5 --method magic --pretrained-sparsity 0.9",
+        "'magic': choose from",
+    ),
+    (
+        "train --method granet,stop=99 --pretrained-sparsity 0.9",
+        "stop 99 lies beyond the run of 60",
+    ),
+    ("train --method", "--method needs at least one value"),
+    ("compare nope", "unknown recipe 'nope': choose from .*digits"),
+    ("compare --method magic", "unknown method 'magic': choose from .*granet"),
+    ("compare --method granet,bogus=1", "unknown field 'bogus': choose from .*regrow_fraction"),
+    ("compare --method granet,stop", "--method takes name=value, not 'stop'"),
+    ("compare --method granet,regrow_fraction=2", r"regrow_fraction must lie in \[0, 1\]"),
+    ("compare --method gmp,stop=70", "stop 70 lies beyond the run of 60 epochs"),
+    ("compare --method gmp,interval=1081", "interval 1081 is longer than the run of 1080 steps"),
+    ("compare --method granet_st --sparsity 0.4", "0.4 lies below initial_sparsity 0.5"),
+    ("compare --method", "at least one"),
+    ("compare --sparsity", "at least one"),
+    ("compare --seed", "at least one"),
+    ("compare --sparsity 1.5", "sparsity must lie in"),
+    ("compare --lab file", "file"),
     ("plot nothing.csv", r"there is no table nothing\.csv"),
     ("plot .", "directory"),
     ("plot file", "file"),
@@ -230,6 +253,42 @@ def test_train_leaves_a_finished_run_alone(run, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     assert run("train", *TINY)[1] == first
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_train_makes_a_run_for_each_method(run):
+    code, out, _ = run(
+        *("train", *TINY, "--method", "gmp", "granet,initial_sparsity=0.5"),
+        *("--pretrained-sparsity", "0", "0.8"),
+    )
+    assert code == 0
+    assert len(out.splitlines()) == 3  # the dense run is one and the same
+    (found,) = run("runs")[1:2]
+    assert all(name in found for name in ("dense", "gmp", "granet_st"))
+
+
+def test_compare_prints_the_table_and_writes_a_row_for_each_run(run):
+    words = ("compare", *TINY, "--method", "gmp", "gentle:granet,regrow_fraction=0.1")
+    words = (*words, "--sparsity", "0.8", "--seed", "0", "1", "--workers", "1")
+    code, out, _ = run(*words, "--csv", "table.csv")
+    assert code == 0
+    table = gl.read_table("table.csv")
+    assert table.method.tolist() == ["dense"] * 2 + ["gmp"] * 2 + ["gentle"] * 2
+    assert table.regrow_fraction.tolist() == [0.0] * 4 + [0.1] * 2
+    assert out.splitlines()[:5] == gl.plots.method_table(table).splitlines()
+    assert "table.csv" in out
+
+
+def test_compare_tells_what_could_not_be_trained(run, monkeypatch, caplog):
+    def broken(context):
+        raise ValueError("no score today")
+
+    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
+    gl.criterion(broken)
+    words = ("compare", *TINY, "--method", "static,criterion=broken", "gmp", "--sparsity", "0.8")
+    code, out, err = run(*words, "--seed", "0", "--workers", "1")
+    assert code == 0
+    assert "static,criterion=broken 0.8: ValueError: no score today" in err + caplog.text
+    assert [line for line in out.splitlines() if "| gmp | **" in line]
 
 
 def test_set_reads_numbers_tuples_words_and_none(run, tmp_path):
@@ -399,6 +458,19 @@ def test_plot_draws_what_measure_wrote(run, tmp_path):
         assert out.splitlines()[-2:] == [f"figures/{value}.png", f"figures/{value}.pdf"]
         assert (tmp_path / f"figures/{value}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / f"figures/{value}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_plot_draws_what_compare_wrote(run, tmp_path):
+    words = ("compare", *TINY, "--method", "gmp", "set", "--sparsity", "0.8", "--seed", "0")
+    run(*words, "--workers", "1", "--csv", "table.csv")
+    code, out, _ = run("plot", "table.csv", "--value", "methods", "--out", "figure")
+    assert code == 0
+    assert "asked_sparsity" in out
+    assert all((tmp_path / f"figure.{ending}").stat().st_size > 1000 for ending in ("png", "pdf"))
+    code, _, err = run("plot", "table.csv", "--value", "methods", "--hue", "rate")
+    assert (code, "--hue is not for methods" in err) == (1, True)
+    code, _, err = run("plot", "table.csv")
+    assert (code, "has no column plasticity" in err) == (1, True)
 
 
 def test_plot_refuses_a_column_that_the_table_does_not_have(run):

@@ -32,6 +32,7 @@ FLOORS = {
     "figures": 4,
     "explorer": 5,
     "demo": 6,
+    "typed": 6,
     "cli": 7,
     "__init__": 8,
 }

@@ -1,0 +1,52 @@
+import pytest
+
+import granet_lab as gl
+from granet_lab import typed
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "method"),
+    [
+        ("granet", "granet", gl.methods.granet(0.9)),
+        ("set", "set", gl.methods.set_(0.9)),
+        (
+            "gentle:granet,regrow_fraction=0.1,interval=7",
+            "gentle",
+            gl.methods.granet(0.9, regrow_fraction=0.1, interval=7),
+        ),
+        (
+            "static,criterion=snip,scope=global",
+            "static,criterion=snip,scope=global",
+            gl.methods.static(0.9, "snip", "global"),
+        ),
+        ("one_shot,epoch=3", "one_shot,epoch=3", gl.methods.one_shot(0.9, 3)),
+        ("gmp,official=True", "gmp,official=True", gl.methods.gmp(0.9, official=True)),
+    ],
+)
+def test_a_method_is_read_with_its_name(text, name, method):
+    found, make = typed.method(text)
+    assert found == name
+    assert make(0.9) == method
+
+
+def test_a_field_that_the_method_does_not_take_is_told():
+    _, make = typed.method("static,regrow=random")
+    with pytest.raises(ValueError, match=r"method static cannot be made so: .*'regrow'"):
+        make(0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a=1", 1), ("a=0.5", 0.5), ("a=15,22", (15, 22)), ("a=None", None), ("a=b c", "b c")],
+)
+def test_a_setting_is_a_pair(text, value):
+    assert typed.setting(text) == ("a", value)
+
+
+def test_a_recipe_is_made_for_each_method_sparsity_and_seed_and_the_dense_one_once():
+    found = typed.recipes(
+        "digits", ("epochs=9", "milestones=3,6"), (0, 4), (0, 0.9), ("gmp", "set")
+    )
+    ways = [gl.methods.dense(), gl.methods.gmp(0.9), gl.methods.set_(0.9)]
+    assert [(one.method, one.seed) for one in found] == [(w, s) for w in ways for s in (0, 4)]
+    assert {(one.epochs, one.milestones) for one in found} == {(9, (3, 6))}
