@@ -47,7 +47,9 @@ def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
     optimizer = SGD(model.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
     masks = Masks.dense(model)
     changing = recipe.method.changes
-    return TrainState(model, optimizer, masks, Tally.begin(masks), changing=changing)
+    state = TrainState(model, optimizer, masks, Tally.begin(masks), changing=changing)
+    _mark_rewind(state, recipe)
+    return state
 
 
 def new_state(recipe: Recipe, data: Dataset) -> TrainState:
@@ -63,8 +65,7 @@ def new_state(recipe: Recipe, data: Dataset) -> TrainState:
         state.masks = recipe.method.initial_masks(seen)
     state.masks.apply_(state.model)
     state.tally = Tally.begin(state.masks)
-    if recipe.method.rounds and recipe.method.rounds.rewind_weights:
-        state.rewind = rewinding.snapshot(state)
+    _mark_rewind(state, recipe)
     return state
 
 
@@ -82,13 +83,19 @@ def context(state: TrainState, recipe: Recipe, data: Dataset, batches: int = 1) 
     )
 
 
+def _mark_rewind(state: TrainState, recipe: Recipe) -> None:
+    """Make the state the one that the method's rounds start from, if they do from weights."""
+    if recipe.method.rounds and recipe.method.rounds.rewind_weights:
+        state.rewind = rewinding.snapshot(state)
+
+
 def _begin_epoch(state: TrainState, recipe: Recipe, data: Dataset) -> None:
     """What the method's rounds ask for before an epoch."""
     method = recipe.method
     if not method.rounds:
         return
-    if state.rewind and state.epoch == method.rounds.rewind:
-        state.rewind = rewinding.snapshot(state)
+    if state.epoch == method.rounds.rewind:
+        _mark_rewind(state, recipe)
     if method.rounds.begins(state.epoch):
         with threads(recipe.threads):
             rewinding.begin(state, method, context(state, recipe, data, method.update_batches))

@@ -285,5 +285,6 @@ def test_every_method_taken_up_again_ends_where_the_unbroken_one_does(lab, other
     broken = other.train(asked, progress=False)
     assert_same(broken.load(last), whole.load(last))
     assert same_history(broken, whole)
+    assert not list(other.path.rglob("*.damaged-*"))  # taken up again, not begun anew
     masks = broken.load(last).masks
     assert masks.total - masks.active == round(method.sparsity(last, last) * masks.total)
