@@ -16,11 +16,11 @@ class Tally:
 
     Attributes:
         ever: the weights that have been active at any time.
-        born: those that the last update brought back.
+        born: those that came back at the last update that exchanged any.
         pruned: connections that the schedule has removed in this epoch.
         regrown: connections that have come back in this epoch.
         survival: the fraction of what one update brought back that the next one left in place,
-            at the last update of this epoch; NaN if there was none.
+            at the last exchange of this epoch; NaN if there was none.
     """
 
     ever: Masks
@@ -36,9 +36,11 @@ class Tally:
 
     def record(self, before: Masks, update: Update) -> None:
         """Count an update."""
+        self.pruned += before.active - update.pruned.active
+        if update.kept == update.pruned:  # nothing was exchanged
+            return
         self.survival = analysis.survival(self.born, update.kept)
         self.born = analysis.regrown(update.kept, update.masks)
-        self.pruned += before.active - update.pruned.active
         self.regrown += self.born.active
         self.ever = Masks({name: mask | update.masks[name] for name, mask in self.ever.items()})
 
