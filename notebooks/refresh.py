@@ -4,14 +4,15 @@
 
 Without a name, all of them. Each runs in a copy of the project's folders in which nothing is
 measured yet. What only a live kernel can show is left out of the outputs: beside it every widget
-has a still picture, which JupyterLab and web pages show in its place. Pictures are kept in 256
-colours, a third of their size.
+has a still picture, which JupyterLab and web pages show in its place. So are progress bars, of which a
+web page would show every step. Pictures are kept in 256 colours, a third of their size.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 import shutil
 import sys
 import tempfile
@@ -45,6 +46,8 @@ def refresh(path: Path) -> None:
             resources={"metadata": {"path": f"{house}/notebooks"}},
         ).execute()
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = without_bars(cell.outputs)
         for output in cell.get("outputs", []):
             shown = output.get("data", {})
             shown.pop(LIVE, None)
@@ -52,6 +55,15 @@ def refresh(path: Path) -> None:
                 shown[PICTURE] = smaller(shown[PICTURE])
             output.get("metadata", {}).clear()
     nbformat.write(notebook, path)
+
+
+def without_bars(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The outputs of a cell without what was written over on stderr."""
+    kept = [output for output in outputs if output.get("name") != "stderr"]
+    said = "".join(output.text for output in outputs if output not in kept)
+    said = re.sub(r"\r[^\r\n]*", "", said).strip()
+    note = nbformat.v4.new_output("stream", name="stderr", text=f"{said}\n")
+    return [note, *kept] if said else kept
 
 
 def smaller(png: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 CHECK = "# NBVAL_CHECK_OUTPUT"
+VERBS = ("lab.train", "lab.measure", "lab.compare")
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -40,7 +41,7 @@ def test_no_compared_cell_measures(cells):
     """A progress bar shows only where something is not cached: such a cell fails in a clone."""
     for cell in cells:
         if CHECK in source(cell):
-            assert not any(verb in source(cell) for verb in ("lab.train", "lab.measure"))
+            assert not any(verb in source(cell) for verb in VERBS)
 
 
 def test_no_output_is_an_error_or_shows_where_it_was_made(cells):
@@ -91,3 +92,9 @@ def test_every_figure_is_shown(cells):
     for cell in cells:
         if source(cell).endswith("\nfigure"):
             assert any("image/png" in output.get("data", {}) for output in cell["outputs"])
+
+
+def test_no_output_is_a_progress_bar(cells):
+    """A web page shows every step of it."""
+    for cell in cells:
+        assert not any("\r" in "".join(o.get("text", "")) for o in cell["outputs"]), source(cell)
