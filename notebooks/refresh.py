@@ -4,8 +4,8 @@
 
 Without a name, all of them. Each runs in a copy of the project's folders in which nothing is
 measured yet. What only a live kernel can show is left out of the outputs: beside it every widget
-has a still picture, which JupyterLab and web pages show in its place. So are progress bars, of which a
-web page would show every step. Pictures are kept in 256 colours, a third of their size.
+has a still picture, which JupyterLab and web pages show in its place. Progress bars are left out,
+too: a web page would show every step. Pictures are kept in 256 colours, a third of their size.
 """
 
 from __future__ import annotations

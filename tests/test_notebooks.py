@@ -70,7 +70,8 @@ def test_every_widget_left_something_still(cells, call):
 def frames_drawn(tree):
     """The names that hold the frames behind figures: figure, NAME = gl.plots.something(...)."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("gl.plots."):
+        drawn = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
+        if drawn and ast.unparse(node.value).startswith("gl.plots."):
             yield node.targets[0].elts[1].id
 
 

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 import granet_lab as gl
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.sparsity.methods import METHODS
 from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.training.data import DATASETS
 from granet_lab.training.models import MODELS
@@ -54,6 +55,23 @@ def test_layers_one_by_one_are_asked_as_written():
     assert {trial.pruning.layers for trial in names["trials"]} == {
         f"{layer}.weight" for layer in ("block1.0", "block2.0", "block3.0", "classifier")
     }
+
+
+def test_methods_are_compared_as_written(lab, recipe, capsys):
+    example = block("lab.compare")
+    assert example.count("range(5)") == 1
+    names = {"gl": gl, "lab": lab, "recipe": recipe}
+    exec(example.replace("range(5)", "range(1), workers=1, progress=False"), names)
+    assert len(names["table"]) == 1 + 5 * 2
+    assert len(names["frame"]) == 5 * 2
+    assert capsys.readouterr().out.startswith("| method | 90% | 98% |")
+
+
+def test_the_table_of_methods_has_them_all():
+    rows = [line for line in README.splitlines() if line.startswith("| `")]
+    told = {name for line in rows for name in re.findall(r"`?(\w+)\(", line.split("|")[1])}
+    made = {METHODS[name].__name__ for name in METHODS}
+    assert told - {"SparseTraining"} == made
 
 
 def test_any_network_is_pruned_as_written(tmp_path, monkeypatch):
