@@ -26,7 +26,7 @@ def train(
     settings: Settings = (),
     seed: tuple[int, ...] = (0,),
     pretrained_sparsity: tuple[float, ...] = (0.0,),
-    method: tuple[str, ...] = ("static",),
+    method: tuple[str, ...] | None = None,
     checkpoints: tuple[int, ...] | None = None,
     lab: Path = _LAB,
     device: str | None = None,
@@ -74,7 +74,7 @@ def measure(
     settings: Settings = (),
     seed: tuple[int, ...] = (0,),
     pretrained_sparsity: tuple[float, ...] = (0.0,),
-    method: tuple[str, ...] = ("static",),
+    method: tuple[str, ...] | None = None,
     csv: Path | None = None,
     workers: int | None = None,
     lab: Path = _LAB,
@@ -144,6 +144,7 @@ def compare(
     method: tuple[str, ...] = ("static", "set", "rigl", "gmp", "granet", "granet_st"),
     sparsity: tuple[float, ...] = (0.9, 0.95, 0.98),
     seed: tuple[int, ...] = (0, 1, 2),
+    checkpoints: tuple[int, ...] | None = None,
     settings: Settings = (),
     csv: Path | None = None,
     workers: int | None = None,
@@ -160,6 +161,7 @@ def compare(
         method: Names, perhaps with values for what is not as usual, and a name for that in front.
         sparsity: Sparsities at the end of training.
         seed: One run for each seed.
+        checkpoints: Epochs to keep, if not all.
         settings: Other values for fields of the recipe.
         csv: File for the table, a row for each run.
         workers: Processes; by default one for each core.
@@ -170,7 +172,7 @@ def compare(
 
     place = Lab(lab, device)
     (base,) = typed.recipes(recipe, settings)
-    table = place.compare(base, dict(map(typed.method, method)), sparsity, seed, workers=workers)
+    table = place.compare(base, typed.methods(method), sparsity, seed, checkpoints, workers=workers)
     print(plots.method_table(table))
     if csv is not None:
         print(f"\n{write_table(table, csv, place.device)}")

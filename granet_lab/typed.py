@@ -15,7 +15,7 @@ def recipes(
     settings: tuple[str, ...],
     seeds: tuple[int, ...] = (0,),
     sparsities: tuple[float, ...] = (0.0,),
-    method_texts: tuple[str, ...] = ("static",),
+    method_texts: tuple[str, ...] | None = None,
 ) -> list[Any]:
     """A named recipe with ``name=value`` settings, for each method, sparsity and seed.
 
@@ -23,8 +23,8 @@ def recipes(
         ValueError: an unknown name, or a value that the recipe refuses.
     """
     from granet_lab import checks
-    from granet_lab.sparsity import methods
-    from granet_lab.training.recipes import RECIPES, Recipe
+    from granet_lab.sparsity.methods import dense
+    from granet_lab.training.recipes import RECIPES, Recipe, under
 
     changes = dict(setting(text) for text in settings)
     fields = {field.name for field in dataclasses.fields(Recipe)} - {"seed", "method"}
@@ -32,21 +32,38 @@ def recipes(
         if field in ("seed", "method"):
             raise ValueError(f"{field} is not for --set: use --{field}")
         checks.choice("field", field, sorted(fields))
-    options = {"--seed": seeds, "--pretrained-sparsity": sparsities, "--method": method_texts}
-    for option, found in options.items():
+    for option, found in (("--seed", seeds), ("--pretrained-sparsity", sparsities)):
         if not found:
             raise ValueError(f"{option} needs at least one value")
+    if method_texts is None:
+        method_texts = ("static",)
+    elif not method_texts:
+        raise ValueError("--method needs at least one value")
+    elif not any(sparsities):
+        raise ValueError("--method needs a --pretrained-sparsity above 0")
     makers = [method(text)[1] for text in method_texts]
-    ways = [
-        make(sparsity) if sparsity else methods.dense()
-        for make in makers
-        for sparsity in sparsities
-    ]
+    ways = [make(sparsity) if sparsity else dense() for make in makers for sparsity in sparsities]
     return [
-        RECIPES[name](**changes, seed=seed, method=way)
+        under(RECIPES[name](**changes, seed=seed), way)
         for way in dict.fromkeys(ways)
         for seed in seeds
     ]
+
+
+def methods(texts: tuple[str, ...]) -> dict[str, Callable[[float], Any]]:
+    """Several, by name; the dense network, which is compared anyway, left out.
+
+    Raises:
+        ValueError: an unknown method or field, or a name that is there twice.
+    """
+    found: dict[str, Callable[[float], Any]] = {}
+    for text in texts:
+        name, make = method(text)
+        if name in found:
+            raise ValueError(f"two methods are called {name}: write other:{text}")
+        if text != "dense":
+            found[name] = make
+    return found
 
 
 def method(text: str) -> tuple[str, Callable[[float], Any]]:

@@ -13,8 +13,8 @@ from granet_lab.experiments.store import Run
 from granet_lab.sparsity import cost, methods
 from granet_lab.sparsity.methods import METHODS
 from granet_lab.sparsity.sparse_training import SparseTraining
-from granet_lab.training import data, loop
-from granet_lab.training.recipes import Recipe
+from granet_lab.training import data, loop, models
+from granet_lab.training.recipes import Recipe, under
 
 # What the paper compares, and the dense network.
 COMPARED = ("dense", "static", "set", "rigl", "gmp", "granet", "granet_st")
@@ -52,8 +52,8 @@ class Entry:
 def comparison(
     recipe: Recipe,
     chosen: Iterable[str] | Mapping[str, Callable[[float], SparseTraining]],
-    sparsities: Iterable[float],
-    seeds: Iterable[int],
+    sparsities: Iterable[float] | float,
+    seeds: Iterable[int] | int,
 ) -> list[Entry]:
     """The runs that are compared, those of the dense network first.
 
@@ -61,32 +61,49 @@ def comparison(
         ValueError: an unknown method, a schedule that does not fit the recipe, or nothing to
             compare.
     """
-    if not isinstance(chosen, Mapping):
-        names = [chosen] if isinstance(chosen, str) else list(chosen)
-        chosen = {name: METHODS[name] for name in names if name != "dense"}
-    sparsities, seeds = list(sparsities), list(seeds)
-    for name, given in (("methods", chosen), ("sparsities", sparsities), ("seeds", seeds)):
+    makers = _makers(chosen)
+    asked = {"methods": makers, "sparsities": _several(sparsities), "seeds": _several(seeds)}
+    for name, given in asked.items():
         if not given:
             raise ValueError(f"{name} needs at least one value to compare")
-    asked = [("dense", 0.0, methods.dense())]
-    asked += [(name, s, make(s)) for name, make in chosen.items() for s in sparsities]
+    ways = [("dense", 0.0, methods.dense())]
+    ways += [
+        (name, s, _made(name, make, s))
+        for name, make in makers.items()
+        for s in asked["sparsities"]
+    ]
     entries = [
-        Entry(name, sparsity, _with_method(recipe, method, seed))
-        for name, sparsity, method in asked
-        for seed in seeds
+        Entry(name, sparsity, dataclasses.replace(under(recipe, method), seed=seed))
+        for name, sparsity, method in ways
+        for seed in asked["seeds"]
     ]
     for entry in entries:
         loop.plan(entry.recipe, data.load(recipe.dataset))
     return entries
 
 
-def _with_method(recipe: Recipe, method: SparseTraining, seed: int) -> Recipe:
-    """The recipe under a method; rounds take its epochs once for each."""
-    if method.rounds is None:
-        return dataclasses.replace(recipe, method=method, seed=seed)
-    rounds = dataclasses.replace(method.rounds, cycle=recipe.epochs)
-    method = dataclasses.replace(method, rounds=rounds)
-    return dataclasses.replace(recipe, method=method, epochs=rounds.epochs, seed=seed)
+def _makers(
+    chosen: Iterable[str] | Mapping[str, Callable[[float], SparseTraining]],
+) -> dict[str, Callable[[float], SparseTraining]]:
+    """Functions sparsity -> method by name, without the dense network, which is always there."""
+    if isinstance(chosen, Mapping):
+        if "dense" in chosen:
+            raise ValueError("dense is always compared: give that method another name")
+        return dict(chosen)
+    names = [chosen] if isinstance(chosen, str) else list(chosen)
+    return {name: METHODS[name] for name in names if METHODS.check(name) != "dense"}
+
+
+def _made(name: str, make: Callable[[float], SparseTraining], sparsity: float) -> SparseTraining:
+    method = make(sparsity) if callable(make) else make
+    if not isinstance(method, SparseTraining):
+        raise ValueError(f"{name} must be a function sparsity -> method, not {make!r}")
+    return method
+
+
+def _several(values: Iterable[float] | float) -> list[float]:
+    """One value or several, each once."""
+    return list(dict.fromkeys(values if isinstance(values, Iterable) else [values]))
 
 
 def compared(
@@ -122,20 +139,24 @@ def _row(entry: Entry, run: Run, failure: str) -> dict[str, Any]:
         return row | {"status": "diverged", "note": run.diverged}
     history = run.history
     last = history.iloc[-1]
+    layers = run.rows()[-1].get("layers", {})
+    empty = [name for name, sparsity in layers.items() if sparsity == 1]
     return row | {
         "sparsity": last["sparsity"],
         "test_acc": last["test_acc"],
         "training_flops": last["training_flops"],
         "exploration": last["exploration"],
         "seconds": history["seconds"].sum(),
-        "inference_flops": _inference_flops(run),
+        "inference_flops": _inference_flops(recipe.model, recipe.dataset, layers),
+        "note": f"no weight is left in {', '.join(empty)}" if empty else "",
     }
 
 
-def _inference_flops(run: Run) -> float:
+def _inference_flops(model: str, dataset: str, sparsities: dict[str, float]) -> float:
     """Operations of one image at the end; NaN for layers of unknown cost."""
-    state, shape = run.load(run.recipe.epochs), data.load(run.recipe.dataset).input_shape
+    images = data.load(dataset)
+    network = models.build(model, images.input_shape, images.classes, seed=0)
     try:
-        return cost.inference_flops(state.model, shape, state.masks)
+        return cost.inference_flops(network, images.input_shape, sparsity=sparsities)
     except ValueError:
         return float("nan")

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from granet_lab.experiments.progress import Stopped, telling
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
 from granet_lab.registry import Registry
-from granet_lab.sparsity import criteria, regrowths
-from granet_lab.training import data, models
+from granet_lab.sparsity import allocation, criteria, regrowths
+from granet_lab.training import augmentation, data, models
 from granet_lab.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ def measure_all(
     stop: Path | None = None,
     warn: Callable[[str], None] = logger.warning,
     recipes: Sequence[Recipe] = (),
+    keep: Iterable[int] | None = None,
 ) -> dict[Trial | Recipe, str]:
     """Measure every trial that the store does not hold, and first the runs they branch from.
 
@@ -76,6 +77,7 @@ def measure_all(
             is begun.
         warn: is told what went wrong and was put right.
         recipes: of runs that are trained as well, without a trial.
+        keep: the epochs of which they keep a checkpoint; by default all.
 
     Returns:
         The trials that could not be measured and the runs that could not be trained, and why.
@@ -86,7 +88,8 @@ def measure_all(
     recipes = [recipe for recipe in dict.fromkeys(recipes) if not Run(root, recipe).finished]
     if not trials and not recipes:
         return {}
-    sweep = _Sweep(root, trials, recipes, device, bar, stop)
+    kept = None if keep is None else tuple(keep)
+    sweep = _Sweep(root, trials, dict.fromkeys(recipes, kept), device, bar, stop)
     with sweep.bar, contextlib.closing(sweep):
         left, attempts = len(sweep.unfinished()), 0
         while attempts < _ATTEMPTS:
@@ -110,7 +113,7 @@ class _Sweep:
         self,
         root: Path,
         trials: list[Trial],
-        recipes: list[Recipe],
+        recipes: dict[Recipe, tuple[int, ...] | None],
         device: str,
         bar: bool,
         stop: Path | None,
@@ -120,7 +123,9 @@ class _Sweep:
         self.failed: dict[Trial | Recipe, str] = {}
         self.one_by_one = False
         self.definitions = cloudpickle.dumps(_own_definitions())
-        self.runs = {recipe: Run(root, recipe) for recipe in [t.recipe for t in trials] + recipes}
+        self.runs = {
+            recipe: Run(root, recipe) for recipe in [*(t.recipe for t in trials), *recipes]
+        }
         self.to_train = [recipe for recipe, run in self.runs.items() if not run.finished]
         self.rows = {recipe: len(self.runs[recipe].rows()) for recipe in self.to_train}
         self.done, self.epochs = 0, sum(r.epochs + 1 - self.rows[r] for r in self.to_train)
@@ -189,8 +194,10 @@ class _Sweep:
         return True
 
     def _submit(self, executor: Executor, work: Recipe | Trial) -> Future:
-        task = _measure if isinstance(work, Trial) else _train
-        return executor.submit(task, self.root, work, self.device, self.definitions, self.stop)
+        where = (self.device, self.definitions, self.stop)
+        if isinstance(work, Trial):
+            return executor.submit(_measure, self.root, work, *where)
+        return executor.submit(_train, self.root, work, *where, self.recipes.get(work))
 
     def _finish(
         self, work: Recipe | Trial, future: Future, branches: dict[Recipe, list[Trial]]
@@ -225,13 +232,20 @@ class _Sweep:
         self.bar.update(epochs)
 
 
-def _train(root: Path, recipe: Recipe, device: str, definitions: bytes, stop: Path | None) -> None:
+def _train(
+    root: Path,
+    recipe: Recipe,
+    device: str,
+    definitions: bytes,
+    stop: Path | None,
+    keep: tuple[int, ...] | None,
+) -> None:
     _define(definitions)
     with contextlib.suppress(Stopped):
         run = Run(root, recipe)
         with telling(run, recipe, stop) as task:
             task.tell(max(0, len(run.rows()) - 1), recipe.epochs)
-            for row in run.train(device):
+            for row in run.train(device, keep):
                 task.tell(row["epoch"], recipe.epochs)
 
 
@@ -255,6 +269,8 @@ _SHIPPED: dict[str, Registry] = {
     "regrowths": regrowths.REGROWTHS,
     "datasets": data.DATASETS,
     "models": models.MODELS,
+    "allocations": allocation.SCHEMES,
+    "augmentations": augmentation.AUGMENTATIONS,
 }
 
 

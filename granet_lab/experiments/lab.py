@@ -20,6 +20,7 @@ from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
 from granet_lab.experiments.views import Views
 from granet_lab.sparsity.sparse_training import SparseTraining
+from granet_lab.training import data, loop
 from granet_lab.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -113,10 +114,13 @@ class Lab(Views):
 
         Raises:
             OSError: the folder cannot be written.
+            ValueError: a schedule that does not fit its recipe.
         """
         trials = [trials] if isinstance(trials, Trial) else list(trials)
-        if any(execution.result(self.path, trial) is None for trial in trials):
+        missing = {t.recipe for t in trials if execution.result(self.path, t) is None}
+        if missing:
             files.check_writable(self.path)
+        _check_plans(missing)
         pool = pools.choose(executor, workers, [t.recipe for t in trials], self.device)
         failed = execution.measure_all(self.path, trials, self.device, pool, progress)
         table = self.table(trials, failed)
@@ -129,6 +133,7 @@ class Lab(Views):
         methods: Iterable[str] | Mapping[str, Callable[[float], SparseTraining]] = COMPARED,
         sparsities: Iterable[float] = (0.9, 0.95, 0.98),
         seeds: Iterable[int] = range(3),
+        checkpoints: Iterable[int] | None = None,
         executor: Executor | None = None,
         workers: int | None = None,
         progress: bool = True,
@@ -143,6 +148,7 @@ class Lab(Views):
                 sparsity -> method.
             sparsities: at the end of training.
             seeds: a run for each.
+            checkpoints: the epochs to keep, if not all: see :meth:`train`.
             executor: see :meth:`measure`.
             workers: see :meth:`measure`.
             progress: whether to show a bar.
@@ -164,7 +170,11 @@ class Lab(Views):
         files.check_writable(self.path)
         missing = [one for one in recipes if not self.run(one).finished]
         pool = pools.choose(executor, workers, missing, self.device)
-        failed = execution.measure_all(self.path, [], self.device, pool, progress, recipes=missing)
+        for one in missing:
+            self.run(one).check_epochs(checkpoints)
+        failed = execution.measure_all(
+            self.path, [], self.device, pool, progress, recipes=missing, keep=checkpoints
+        )
         table = compared(asked, {one: self.run(one) for one in recipes}, failed)
         bad = table[table["status"] != "ok"]
         which = bad["method"] + " " + bad["asked_sparsity"].astype(str)
@@ -187,9 +197,17 @@ class Lab(Views):
         """
         trials = list(trials)
         files.check_writable(self.path)
+        _check_plans({trial.recipe for trial in trials})
         if processes is None:
             processes = OwnProcesses(pools.worker_count([t.recipe for t in trials], self.device))
         return Job(self.path, trials, self.device, processes)
+
+
+def _check_plans(recipes: Iterable[Recipe]) -> None:
+    """Do nothing if every schedule fits its run, as far as that takes the data to tell."""
+    for recipe in recipes:
+        if recipe.method.interval is not None or recipe.method.official:
+            loop.plan(recipe, data.load(recipe.dataset))
 
 
 def _warn(table: pd.DataFrame, what: str) -> None:

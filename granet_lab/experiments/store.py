@@ -68,7 +68,7 @@ class Run:
         """
         rows = self.rows()
         table = pd.DataFrame(rows)
-        flops = table["flops"].cumsum() if "flops" in table else None
+        flops = table["flops"].cumsum(skipna=False) if "flops" in table else None
         layers = pd.DataFrame([row.get("layers", {}) for row in rows]).add_prefix("sparsity/")
         return table.assign(training_flops=flops).reindex(columns=HISTORY).join(layers)
 
@@ -192,7 +192,7 @@ class Run:
                 self._keep(state, missing)
                 yield row
         except loop.Diverged as diverged:
-            self._record(rows, {"epoch": state.epoch, "diverged": str(diverged)})
+            self._record(rows, {"epoch": diverged.epoch, "diverged": str(diverged)})
 
     def rows(self) -> list[dict[str, Any]]:
         """The history as dicts; empty if there is none or it was damaged (and is set aside)."""

@@ -68,7 +68,7 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
 
     Raises:
         ValueError: a parameter whose use is not known, because it belongs to another kind of
-            layer, or to one that is not called.
+            layer, or to one that is not called; or the network cannot be run without numbers.
     """
     weights = prunable(model)
     names = {id(parameter): name for name, parameter in weights.items()}
@@ -89,6 +89,9 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
     try:
         with in_mode(model, train=False):
             functional_call(model, shapes, (torch.empty(1, *input_shape, device="meta"),))
+    except RuntimeError as error:
+        why = f"costs are counted on shapes alone, and this network needs more: {error}"
+        raise ValueError(why) from None
     finally:
         for hook in hooks:
             hook.remove()

@@ -43,13 +43,13 @@ def one_shot(sparsity: float = 0.9, epoch: int = 0, criterion: str = "magnitude"
 @method
 def gmp(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
     """Gradual magnitude pruning (Zhu & Gupta 2017): GraNet that regrows nothing."""
-    return SparseTraining(**{"final_sparsity": sparsity, **changes})
+    return SparseTraining(final_sparsity=sparsity, **changes)
 
 
 @method
 def granet(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
     """Gradual magnitude pruning with regeneration by gradient (Liu et al. 2021)."""
-    return SparseTraining(**{"final_sparsity": sparsity, "regrow": "gradient", **changes})
+    return gmp(sparsity, **{"regrow": "gradient", **changes})
 
 
 @method
@@ -61,7 +61,7 @@ def granet_st(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
 @method
 def rigl(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
     """A constant sparsity, regrown by gradient (Evci et al. 2020): GraNet that prunes nothing."""
-    return SparseTraining(**{"initial_sparsity": sparsity, "regrow": "gradient", **changes})
+    return SparseTraining(initial_sparsity=sparsity, **{"regrow": "gradient", **changes})
 
 
 @method
@@ -77,7 +77,7 @@ def lottery(sparsity: float = 0.9, rounds: Rounds = _ROUNDS, **changes: Any) -> 
 
     The recipe has ``rounds.epochs`` epochs.
     """
-    return SparseTraining(**{"final_sparsity": sparsity, "rounds": rounds, **changes})
+    return SparseTraining(final_sparsity=sparsity, rounds=rounds, **changes)
 
 
 @method
@@ -89,4 +89,4 @@ def lr_rewinding(sparsity: float = 0.9, rounds: Rounds = _ROUNDS, **changes: Any
 @method
 def gsm(sparsity: float = 0.9, **changes: Any) -> SparseTraining:
     """Global sparse momentum (Ding et al. 2019), pruned at the end; its momentum is 0.98."""
-    return SparseTraining(**{"final_sparsity": sparsity, "salient": True, **changes})
+    return SparseTraining(final_sparsity=sparsity, salient=True, **changes)

@@ -18,7 +18,7 @@ class Plan:
     Attributes:
         method: what is planned.
         interval: steps between updates.
-        start: step from which the sparsity rises.
+        start: step before which nothing changes.
         stop: step from which the final sparsity holds.
         steps: of the whole run.
     """
@@ -29,42 +29,39 @@ class Plan:
     stop: int
     steps: int
 
-    def due(self, step: int) -> bool:
-        """Whether the masks are updated after so many steps.
+    @property
+    def at_once(self) -> bool:
+        """Whether no whole interval ends between start and stop: then stop is the one moment."""
+        return self.stop // self.interval <= self.start // self.interval
 
-        At every whole interval, and when the final sparsity is due.
-        """
-        if step == 0 or not self.method.changes or self.method.rounds:
+    def due(self, step: int) -> bool:
+        """Whether the masks are updated after so many steps: at every whole interval from the
+        start on, or where all is pruned at once."""
+        method = self.method
+        if step == 0 or not method.changes or method.rounds:
             return False
-        regular = step % self.interval == 0
-        if self.method.regrow is not None and regular:
+        if method.final_sparsity is not None and self.at_once and step == self.stop:
             return True
-        if self.method.final_sparsity is None or step > self.stop:
+        if step % self.interval or step < self.start:
             return False
-        return (regular and step >= self.start) or (step == self.stop and not self.method.official)
+        return method.regrow is not None or (step <= self.stop and not self.at_once)
 
     def sparsity(self, step: int) -> float:
-        """That of the update after so many steps."""
-        method = self.method
-        initial, final = method.initial_sparsity, method.final_sparsity
+        """That of the update after so many steps. Progress is counted in whole updates."""
+        initial, final = self.method.initial_sparsity, self.method.final_sparsity
         if final is None or step < self.start:
             return initial
-        if method.official:
-            return self._official_sparsity(step)
-        span = self.stop - self.start
-        return cubic((step - self.start) / span if span else 1.0, initial, final)
-
-    def _official_sparsity(self, step: int) -> float:
+        if self.at_once:
+            return final if step >= self.stop else initial
         first, now, last = (s // self.interval for s in (self.start, step, self.stop))
-        now = min(now, max(first, last - 1))
-        progress = (now - first) / (last - first) if last > first else 1.0
-        return cubic(progress, self.method.initial_sparsity, self.method.final_sparsity)
+        now = min(now, last - self.method.official)
+        return cubic((now - first) / (last - first), initial, final)
 
     def regrow_fraction(self, step: int) -> float:
         """The fraction that the update after so many steps drops and regrows in each layer.
 
-        None at the very end: nothing would train what comes back. None either where pruning
-        ends between two regular updates.
+        None at the very end: nothing would train what comes back. None either where all is pruned
+        between two whole intervals.
         """
         if self.method.regrow is None or step >= self.steps or step % self.interval:
             return 0.0

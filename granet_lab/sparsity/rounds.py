@@ -59,6 +59,8 @@ class Rounds:
 
     def sparsity(self, number: int, initial: float, final: float) -> float:
         """That of round ``number``: before each, the same fraction of what is left goes."""
+        if number == self.count:
+            return final
         left = (1 - final) / (1 - initial)
         return 1 - (1 - initial) * left ** (number / self.count)
 

@@ -42,24 +42,25 @@ class SparseTraining:
         regrow: how connections are chosen to come back at each update; None: none do.
         regrow_fraction: of a layer's active weights, dropped and regrown at the first update; it
             falls along a cosine over the whole run.
-        regrow_end: what it falls to.
+        regrow_end: what it falls to; by default no more than it starts with.
         interval: optimizer steps between updates; None: as many updates as in the official CIFAR
             runs, every 1000 of 62,400 steps.
-        start: epoch from which the sparsity rises.
-        stop: epoch from which the final sparsity holds; None: 11/16 of the run, as the official
-            110 of 160 epochs.
+        start: epoch before which nothing changes, and from which the sparsity rises.
+        stop: epoch from which the final sparsity holds at the latest: the last whole interval
+            before it is the last that prunes; None: 11/16 of the run, as the official 110 of 160
+            epochs.
         salient: until ``stop``, by default the end of the run, only the weights whose product
             with their gradient is largest, as many as finally stay, get their gradient; the
             others decay, and at ``stop`` they are pruned all at once (global sparse momentum,
             Ding et al. 2019).
         rounds: train several times, pruned in between: the same fraction of what is left goes
             all at once each time, and the final sparsity holds in the last training.
-        official: prune as the official GraNet code does, whose progress is counted in whole
-            updates and whose last prune comes one update before the final sparsity.
+        official: prune as the official GraNet code does, whose last prune comes one update before
+            the final sparsity.
 
     Raises:
-        ValueError: a value outside its range, an unknown name, or values that contradict one
-            another.
+        ValueError: a value outside its range, an unknown name, values that contradict one
+            another, or one that has no effect beside the others.
     """
 
     initial_sparsity: float = 0.0
@@ -91,12 +92,13 @@ class SparseTraining:
         checks.choice("regrowth", self.regrow, (None, *REGROWTHS))
         for name in ("salient", "official"):
             put(name, checks.flag(name, getattr(self, name)))
-        for name, least in (("start", 0), ("interval", 1), ("stop", 0)):
+        for name, least in (("start", 0), ("interval", 1), ("stop", 1)):
             if name == "start" or getattr(self, name) is not None:
                 put(name, checks.count(name, getattr(self, name), minimum=least))
         self._check_final()
         self._check_rounds()
-        self._forget_what_does_not_matter(put)
+        self._refuse_what_has_no_effect()
+        self._simplify(put)
 
     def _check_final(self) -> None:
         if self.final_sparsity is None:
@@ -119,31 +121,46 @@ class SparseTraining:
             raise ValueError(f"rounds must be None or Rounds(...), not {self.rounds!r}")
         if self.final_sparsity is None:
             raise ValueError("rounds need a final_sparsity: it holds in the last of them")
+        if self.final_sparsity == self.initial_sparsity:
+            raise ValueError("rounds need a final_sparsity above the initial one")
         if self.salient or self.regrow is not None:
             raise ValueError("rounds go with neither salient nor regrow")
 
-    def _forget_what_does_not_matter(self, put: Callable[[str, object], None]) -> None:
-        """So that methods which do the same are one and the same."""
-        usual = SparseTraining.__dataclass_fields__
+    def _refuse_what_has_no_effect(self) -> None:
+        one_update = self.salient or (self.stop is not None and self.start == self.stop)
+        idle = [
+            (
+                self.final_sparsity is None,
+                ("prune_scope", "start", "stop", "official"),
+                "there is no final_sparsity",
+            ),
+            (self.rounds is not None, ("start", "stop", "interval", "official"), "rounds say when"),
+            (self.salient, ("start", "official"), "salient prunes once, at stop"),
+            (self.regrow is None, ("regrow_fraction", "regrow_end"), "nothing regrows"),
+            (self.regrow is None and one_update, ("interval",), "all is pruned at once"),
+            (not self.changes, ("prune_criterion", "interval"), "the masks never change"),
+        ]
+        for holds, names, why in idle:
+            for name in names if holds else ():
+                if getattr(self, name) != _usual(name):
+                    raise ValueError(f"{name} has no effect: {why}")
 
-        def forget(*names: str) -> None:
-            for name in names:
-                put(name, usual[name].default)
-
+    def _simplify(self, put: Callable[[str, object], None]) -> None:
+        """So that methods which come down to the same are one and the same."""
         if self.final_sparsity == self.initial_sparsity and not self.salient:
-            put("final_sparsity", None)
+            for name in ("final_sparsity", "prune_scope", "start", "stop", "official"):
+                put(name, _usual(name))
         if self.initial_sparsity == 0:
-            forget("criterion", "scope")
-        if self.final_sparsity is None:
-            forget("prune_scope", "start", "stop", "official")
-        if self.salient:
-            forget("start", "official")
-        if self.rounds:
-            forget("start", "stop", "interval", "official")
-        if self.regrow is None:
-            forget("regrow_fraction", "regrow_end")
-        if self.final_sparsity is None and self.regrow is None:
-            forget("prune_criterion", "interval")
+            for name in ("criterion", "scope"):
+                put(name, _usual(name))
+        if self.regrow_end == _usual("regrow_end"):
+            put("regrow_end", min(self.regrow_end, self.regrow_fraction))
+        if self.regrow_fraction == self.regrow_end == 0:
+            for name in ("regrow", "regrow_fraction", "regrow_end"):
+                put(name, _usual(name))
+        if not self.changes:
+            for name in ("prune_criterion", "interval"):
+                put(name, _usual(name))
 
     @property
     def name(self) -> str:
@@ -216,10 +233,14 @@ class SparseTraining:
         """
         steps = epochs * steps_per_epoch
         interval = max(1, round(steps / _UPDATES)) if self.interval is None else self.interval
-        if self.changes and interval > steps:
+        if self.changes and steps and interval > steps:
             raise ValueError(f"interval {interval} is longer than the run of {steps} steps")
         stop = self.check(epochs) * steps_per_epoch
         start = stop if self.salient else self.start * steps_per_epoch
+        if self.official and stop // interval - start // interval < 2:
+            raise ValueError(
+                f"official needs two whole intervals of {interval} steps between start and stop"
+            )
         return Plan(self, interval, start, stop, steps)
 
     def initial_masks(self, context: Context) -> Masks:
@@ -227,3 +248,8 @@ class SparseTraining:
         if not self.initial_sparsity:
             return context.masks
         return prune_to(context, self.initial_sparsity, self.criterion, self.scope)
+
+
+def _usual(name: str) -> object:
+    """The default of a field."""
+    return SparseTraining.__dataclass_fields__[name].default

@@ -56,17 +56,17 @@ def update(context: Context, plan: Plan, step: int) -> Update:
 
 
 def salient(
-    weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], count: int
+    weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], masks: Masks, count: int
 ) -> dict[str, Tensor]:
     """Where |weight gradient| is largest, over all layers (Ding et al. 2019, equation 6).
 
     Args:
         weights, gradients: by layer name.
+        masks: the active weights, which alone are looked at.
         count: how many weights.
 
     Returns:
         Boolean tensors, ``count`` entries True in total.
     """
     scores = {name: (weight * gradients[name]).abs() for name, weight in weights.items()}
-    everywhere = {name: score >= 0 for name, score in scores.items()}
-    return top_k_across(scores, everywhere, count)
+    return top_k_across(scores, masks, count)

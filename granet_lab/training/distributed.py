@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, distributed, nn
+
+from granet_lab.sparsity import Masks
+from granet_lab.sparsity.updates import Update
 
 
 def ranks() -> tuple[int, int]:
@@ -39,3 +43,29 @@ def average_gradients_(model: nn.Module) -> None:
         if parameter.grad is not None:
             distributed.all_reduce(parameter.grad)
             parameter.grad /= world
+
+
+def agreed(update: Update) -> Update:
+    """The update of the first process, for all: what a criterion reads of buffers that differ from
+    one to the other, BatchNorm's statistics say, must not lead to other masks."""
+    _, world = ranks()
+    if world == 1:
+        return update
+    return Update(_shared(update.pruned), _shared(update.kept), _shared(update.masks))
+
+
+def total(numbers: Tensor) -> Tensor:
+    """The sum over all processes."""
+    _, world = ranks()
+    if world > 1:
+        distributed.all_reduce(numbers)
+    return numbers
+
+
+def _shared(masks: Masks) -> Masks:
+    found = {}
+    for name, mask in masks.items():
+        bits = mask.to(torch.uint8)
+        distributed.broadcast(bits, src=0)
+        found[name] = bits.bool()
+    return Masks(found)

@@ -11,7 +11,8 @@ from granet_lab.sparsity import Context, cost, prunable
 from granet_lab.sparsity.context import Batch, Weights
 from granet_lab.sparsity.plan import Plan
 from granet_lab.sparsity.updates import salient, update
-from granet_lab.training.state import TrainState
+from granet_lab.training import distributed
+from granet_lab.training.state import TrainState, check_finite
 
 # The layers whose gradients are masked, and their masks as factors.
 Factors = list[tuple[nn.Parameter, Tensor]]
@@ -24,6 +25,11 @@ def factors_of(state: TrainState) -> Factors:
     weights = prunable(state.model)
     sparse = [name for name, mask in state.masks.items() if not mask.all()]
     return [(weights[n], torch.empty_like(weights[n]).copy_(state.masks[n])) for n in sparse]
+
+
+def _gradient(weight: nn.Parameter) -> Tensor:
+    """Zero where the loss does not depend on the weight."""
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
 
 
 class Dynamics:
@@ -62,12 +68,13 @@ class Dynamics:
         self._flops += self._each * len(batch[1])
         weights = prunable(state.model)
         if plan.due(state.step + 1):
-            self._noted = batch, {name: w.grad.detach().clone() for name, w in weights.items()}
+            self._noted = batch, {name: _gradient(w).clone() for name, w in weights.items()}
         if not plan.method.salient or state.step >= plan.stop:
             return factors
         count = state.masks.total - round(plan.method.final_sparsity * state.masks.total)
         values = {name: w.detach() for name, w in weights.items()}
-        chosen = salient(values, {name: w.grad for name, w in weights.items()}, count)
+        gradients = {name: _gradient(w) for name, w in weights.items()}
+        chosen = salient(values, gradients, state.masks, count)
         return [(w, chosen[name].to(w.dtype)) for name, w in weights.items()]
 
     def after(self, factors: Factors) -> Factors:
@@ -75,7 +82,9 @@ class Dynamics:
         state = self._state
         if not self._plan.due(state.step):
             return factors
-        before, found = state.masks, update(self._seen(*self._noted), self._plan, state.step)
+        check_finite(state, self._noted[1])
+        before = state.masks
+        found = distributed.agreed(update(self._seen(*self._noted), self._plan, state.step))
         found.kept.apply_(state.model, state.optimizer)
         state.masks = found.masks
         state.tally.record(before, found)

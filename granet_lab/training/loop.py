@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,16 +26,9 @@ from granet_lab.training.dynamics import Dynamics, factors_of
 from granet_lab.training.models import build
 from granet_lab.training.recipes import Recipe, learning_rate
 from granet_lab.training.sgd import SGD
-from granet_lab.training.state import TrainState
+from granet_lab.training.state import Diverged, TrainState
 
 _EVALUATION_BATCH = 1000
-
-
-class Diverged(ArithmeticError):
-    """The training loss became infinite or NaN."""
-
-    def __init__(self, epoch: int, loss: float) -> None:
-        super().__init__(f"training diverged: the loss of epoch {epoch} is {loss}")
 
 
 def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
@@ -106,8 +100,9 @@ def _seen_after_step(
 ) -> Context:
     """What an update sees: the batch of the step and its gradient, if one is enough."""
     needed = recipe.method.update_batches
-    seen = context(state, recipe, data, needed)
-    return seen if needed > 1 else replace(seen, batches=[batch], known=gradients)
+    if needed > 1:
+        return context(state, recipe, data, needed)
+    return replace(context(state, recipe, data, 0), batches=[batch], known=gradients)
 
 
 def steps_per_epoch(recipe: Recipe, data: Dataset) -> int:
@@ -223,15 +218,15 @@ def _train_epoch(
     device = data.train.images.device
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     with threads(recipe.threads), seeded("training", recipe.seed, state.epoch):
-        for batch in epoch_batches(recipe, data, state.epoch):
-            images, targets = distributed.share(*batch)
+        for whole in epoch_batches(recipe, data, state.epoch):
+            images, targets = distributed.share(*whole)
             with _precision(recipe, device):
                 outputs = model(images)
             loss = loss_of(outputs, targets, recipe)
             loss.backward()
             distributed.average_gradients_(model)
             if dynamics is not None:
-                factors = dynamics.before((images, targets), factors)
+                factors = dynamics.before(whole, factors)
             optimizer.step(lr, factors)
             state.step += 1
             if dynamics is not None:
@@ -240,10 +235,11 @@ def _train_epoch(
             correct += (outputs.detach().argmax(1) == targets).sum()
             seen += len(targets)
     state.epoch += 1
-    mean_loss = float(loss_sum) / seen
-    if not torch.isfinite(loss_sum):
-        raise Diverged(state.epoch, mean_loss)
-    return {"train_loss": mean_loss, "train_acc": 100 * float(correct) / seen}
+    sums = torch.stack([loss_sum, correct, loss_sum.new_tensor(seen)])
+    loss, hits, images = distributed.total(sums).tolist()
+    if not math.isfinite(loss):
+        raise Diverged(state.epoch, loss / images)
+    return {"train_loss": loss / images, "train_acc": 100 * hits / images}
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,6 +112,19 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     decays = sum(milestone <= epoch for milestone in recipe.milestones)
     warmup = min(1.0, (epoch + 1) / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
     return recipe.lr * recipe.gamma**decays * warmup
+
+
+def under(recipe: Recipe, method: SparseTraining) -> Recipe:
+    """The recipe with another method; rounds take its epochs for each training.
+
+    Raises:
+        ValueError: a schedule that does not fit the recipe.
+    """
+    if method.rounds is None:
+        return dataclasses.replace(recipe, method=method)
+    rounds = dataclasses.replace(method.rounds, cycle=recipe.epochs)
+    method = dataclasses.replace(method, rounds=rounds)
+    return dataclasses.replace(recipe, method=method, epochs=rounds.epochs)
 
 
 @recipe

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from granet_lab.sparsity import Context, prune_to
+from granet_lab.sparsity.pruning import EmptyLayerWarning
 from granet_lab.sparsity.sparse_training import SparseTraining
 from granet_lab.sparsity.updates import Update
-from granet_lab.training.state import TrainState
+from granet_lab.training import distributed
+from granet_lab.training.state import TrainState, check_finite
 
 
 def snapshot(state: TrainState) -> dict[str, Tensor]:
@@ -18,16 +22,21 @@ def snapshot(state: TrainState) -> dict[str, Tensor]:
 
 def begin(state: TrainState, method: SparseTraining, context: Context) -> None:
     """Prune to the sparsity of the round that begins, and rewind, in place."""
+    check_finite(state)
     before = state.masks
     sparsity = method.sparsity(state.epoch + 1, method.rounds.epochs)
-    masks = prune_to(context, sparsity, method.prune_criterion, method.prune_scope)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyLayerWarning)
+        masks = prune_to(context, sparsity, method.prune_criterion, method.prune_scope)
+    update = distributed.agreed(Update(masks, masks, masks))
+    masks = update.masks
     if method.rounds.rewind_weights:
         with torch.no_grad():
             for name, tensor in _tensors(state).items():
                 tensor.copy_(state.rewind[name])
     masks.apply_(state.model, state.optimizer)
     state.masks = masks
-    state.tally.record(before, Update(masks, masks, masks))
+    state.tally.record(before, update)
 
 
 def _tensors(state: TrainState) -> dict[str, Tensor]:

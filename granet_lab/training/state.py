@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from granet_lab.sparsity import Masks
 from granet_lab.sparsity.tally import Tally
 from granet_lab.training.sgd import SGD
+
+
+class Diverged(ArithmeticError):
+    """The training loss became infinite or NaN.
+
+    Attributes:
+        epoch: in which, counted from 1.
+    """
+
+    def __init__(self, epoch: int, loss: float) -> None:
+        self.epoch = epoch
+        super().__init__(f"training diverged: the loss of epoch {epoch} is {loss}")
 
 
 @dataclass
@@ -34,3 +49,14 @@ class TrainState:
     step: int = 0
     changing: bool = False
     rewind: dict[str, Tensor] = field(default_factory=dict)
+
+
+def check_finite(state: TrainState, gradients: Mapping[str, Tensor] | None = None) -> None:
+    """Do nothing if weights, and gradients if given, can be ranked.
+
+    Raises:
+        Diverged: one is infinite or NaN, and with it the loss.
+    """
+    tensors = [*state.model.parameters(), *(gradients or {}).values()]
+    if not torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():
+        raise Diverged(state.epoch + 1, math.nan)

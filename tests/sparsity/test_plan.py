@@ -13,7 +13,11 @@ def due(plan):
 def test_the_paper_updates_every_1000_steps_and_prunes_to_epoch_110():
     plan = methods.granet(0.95).plan(160, 390)
     assert (plan.interval, plan.start, plan.stop, plan.steps) == (1000, 0, 110 * 390, 62_400)
-    assert due(plan) == sorted({*range(1000, 62_401, 1000), 42_900})
+    assert due(plan) == list(range(1000, 62_401, 1000))
+    # Progress is counted in whole updates: 42 of them before epoch 110.
+    found = [plan.sparsity(step) for step in (1000, 21_000, 42_000, 43_000)]
+    by_hand = [0.95 * (1 - (1 - k / 42) ** 3) for k in (1, 21, 42, 42)]
+    assert found == pytest.approx(by_hand)
 
 
 def test_a_short_run_has_the_same_schedule_in_proportion():
@@ -23,11 +27,25 @@ def test_a_short_run_has_the_same_schedule_in_proportion():
 
 def test_pruning_alone_ends_with_the_final_sparsity():
     plan = methods.gmp(0.9, interval=4, start=1, stop=3).plan(5, 5)
-    assert due(plan) == [8, 12, 15]
+    assert due(plan) == [8, 12]
     found = [plan.sparsity(step) for step in (4, 5, 8, 12, 15, 20)]
-    # Progress (step - 5) / 10: 0, 3/10, 7/10, 1.
-    by_hand = [0, 0, 0.9 * (1 - 0.7**3), 0.9 * (1 - 0.3**3), 0.9, 0.9]
+    # Two whole updates lie between steps 5 and 15: progress 1/2 and 1.
+    by_hand = [0, 0, 0.9 * (1 - 0.5**3), 0.9, 0.9, 0.9]
     assert found == pytest.approx(by_hand)
+
+
+def test_where_no_whole_interval_ends_all_is_pruned_at_the_stop():
+    plan = methods.gmp(0.9, interval=8, start=2, stop=3).plan(5, 5)  # steps 10 to 15
+    assert due(plan) == [15]
+    assert [plan.sparsity(step) for step in (10, 14, 15, 20)] == [0, 0, 0.9, 0.9]
+    regrown = methods.granet(0.9, interval=8, start=2, stop=3).plan(5, 5)
+    assert due(regrown) == [15, 16, 24]
+    assert regrown.regrow_fraction(15) == 0 < regrown.regrow_fraction(16)
+
+
+def test_nothing_changes_before_the_start():
+    plan = methods.granet(0.9, interval=4, start=2, stop=4).plan(5, 5)
+    assert due(plan) == [12, 16, 20, 24]
 
 
 def test_regeneration_goes_on_to_the_end_of_training():
@@ -54,6 +72,11 @@ def test_a_fixed_mask_is_never_updated_within_an_epoch_and_others_are(name):
     epochs = method.rounds.epochs if method.rounds else 60
     updated = bool(due(method.plan(epochs, 18)))
     assert updated == (method.changes and not method.rounds)
+
+
+def test_the_official_code_needs_an_update_to_stop_short_of():
+    with pytest.raises(ValueError, match="official needs two whole intervals of 10 steps"):
+        methods.gmp(0.9, interval=10, stop=3, official=True).plan(5, 5)
 
 
 def test_all_at_once_is_one_update():
@@ -86,6 +109,18 @@ def test_a_schedule_that_does_not_fit_the_run_is_refused(method, culprit):
         ({"regrow": "luck"}, "unknown regrowth 'luck'"),
         ({"salient": True}, "salient needs a final_sparsity"),
         ({"interval": 0}, "interval must be at least 1"),
+        ({"final_sparsity": 0.9, "stop": 0}, "stop must be at least 1"),
+        ({"final_sparsity": 0.9, "regrow_fraction": 0.3}, "regrow_fraction has no effect: nothing"),
+        ({"final_sparsity": 0.9, "regrow_end": 0.1}, "regrow_end has no effect"),
+        ({"initial_sparsity": 0.9, "interval": 7}, "interval has no effect: the masks never"),
+        ({"initial_sparsity": 0.9, "prune_criterion": "lamp"}, "prune_criterion has no effect"),
+        ({"initial_sparsity": 0.9, "regrow": "random", "stop": 3}, "stop has no effect"),
+        ({"initial_sparsity": 0.9, "regrow": "random", "official": True}, "official has no"),
+        ({"final_sparsity": 0.9, "salient": True, "start": 3}, "start has no effect: salient"),
+        ({"final_sparsity": 0.9, "salient": True, "interval": 3}, "interval has no effect: all"),
+        ({"final_sparsity": 0.9, "start": 3, "stop": 3, "interval": 3}, "interval has no effect"),
+        ({"final_sparsity": 0.9, "rounds": methods.Rounds(), "start": 3}, "start has no effect"),
+        ({"final_sparsity": 0.9, "rounds": methods.Rounds(), "interval": 3}, "rounds say when"),
     ],
     ids=str,
 )
@@ -101,6 +136,8 @@ def test_every_method_knows_its_name(name):
 
 def test_methods_that_do_the_same_are_the_same():
     assert methods.gmp(0.9) == methods.granet(0.9, regrow=None)
+    assert methods.gmp(0.9) == methods.granet(0.9, regrow_fraction=0)
+    assert methods.granet(0.9, regrow_fraction=0.001).regrow_end == 0.001
     assert methods.rigl(0.9) == methods.granet(0.9, initial_sparsity=0.9)
     assert methods.gmp(0, stop=3) == methods.dense()
     assert methods.one_shot(0.9, epoch=0) == methods.static(0.9, "magnitude", "global")
@@ -126,6 +163,7 @@ def test_rounds_set_the_sparsity_after_each_epoch():
     ("values", "culprit"),
     [
         ({"rounds": methods.Rounds()}, "rounds need a final_sparsity"),
+        ({"rounds": methods.Rounds(), "final_sparsity": 0}, "above the initial one"),
         ({"rounds": 2, "final_sparsity": 0.9}, "rounds must be None or Rounds"),
         (
             {"rounds": methods.Rounds(), "regrow": "random", "final_sparsity": 0.9},

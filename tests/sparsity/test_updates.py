@@ -64,8 +64,17 @@ def test_at_a_constant_sparsity_an_update_only_regrows():
 def test_the_most_salient_weights_by_hand():
     weights = {"a": torch.tensor([[1.0, -2.0]]), "b": torch.tensor([[3.0], [0.5]])}
     gradients = {"a": torch.tensor([[-4.0, 1.0]]), "b": torch.tensor([[1.0], [1.0]])}
-    found = salient(weights, gradients, 2)  # |products|: 4, 2, 3, 0.5
+    every = Masks({name: torch.ones(w.shape, dtype=torch.bool) for name, w in weights.items()})
+    found = salient(weights, gradients, every, 2)  # |products|: 4, 2, 3, 0.5
     assert {name: mask.flatten().tolist() for name, mask in found.items()} == {
         "a": [True, False],
         "b": [True, False],
     }
+
+
+def test_an_inactive_weight_is_never_salient():
+    weights = {"a": torch.tensor([[0.0, 0.0, 3.0, 1.0]])}
+    gradients = {"a": torch.tensor([[5.0, 5.0, 0.0, 0.0]])}
+    active = Masks({"a": torch.tensor([[False, False, True, True]])})
+    found = salient(weights, gradients, active, 1)
+    assert found["a"].tolist() == [[False, False, True, False]]
