@@ -278,12 +278,11 @@ def test_compare_prints_the_table_and_writes_a_row_for_each_run(run):
     assert "table.csv" in out
 
 
-def test_compare_tells_what_could_not_be_trained(run, monkeypatch, caplog):
+def test_compare_tells_what_could_not_be_trained(run, define, caplog):
     def broken(context):
         raise ValueError("no score today")
 
-    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
-    gl.criterion(broken)
+    define(CRITERIA, broken)
     words = ("compare", *TINY, "--method", "static,criterion=broken", "gmp", "--sparsity", "0.8")
     code, out, err = run(*words, "--seed", "0", "--workers", "1")
     assert code == 0

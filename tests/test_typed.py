@@ -29,6 +29,24 @@ def test_a_method_is_read_with_its_name(text, name, method):
     assert make(0.9) == method
 
 
+def test_methods_are_told_apart_by_name_and_dense_is_there_anyway():
+    found = typed.methods(("gmp", "dense", "soft:gmp,stop=3"))
+    assert list(found) == ["gmp", "soft"]
+    with pytest.raises(ValueError, match="two methods are called a: write other:a:granet"):
+        typed.methods(("a:gmp", "a:granet"))
+
+
+def test_rounds_take_the_epochs_of_the_recipe():
+    (found,) = typed.recipes("digits", ("epochs=8", "milestones=4,6"), (0,), (0.9,), ("lottery",))
+    assert found.method.rounds.cycle == 8
+    assert found.epochs == 8 + 3 * 6
+
+
+def test_a_method_without_a_sparsity_is_refused():
+    with pytest.raises(ValueError, match="--method needs a --pretrained-sparsity above 0"):
+        typed.recipes("digits", (), (0,), (0.0,), ("granet",))
+
+
 def test_a_field_that_the_method_does_not_take_is_told():
     _, make = typed.method("static,regrow=random")
     with pytest.raises(ValueError, match=r"method static cannot be made so: .*'regrow'"):

@@ -13,6 +13,11 @@ from granet_lab.training import data
 DIGITS = data.load("digits")
 
 
+@pytest.fixture
+def other(tmp_path):
+    return gl.Lab(tmp_path / "other", device="cpu")
+
+
 def compare(lab, recipe, methods, **more):
     asked = {"sparsities": [0.8], "seeds": [0], "workers": 1, "progress": False, **more}
     return lab.compare(recipe, methods, **asked)
@@ -79,21 +84,19 @@ def test_what_is_trained_is_not_trained_again(lab, recipe, monkeypatch):
     assert compare(lab, recipe, ["gmp"]).equals(first)
 
 
-def test_processes_give_the_same_table(lab, recipe, tmp_path):
+def test_processes_give_the_same_table(lab, other, recipe):
     alone = compare(lab, recipe, ["gmp", "rigl"])
-    other = gl.Lab(tmp_path / "other", device="cpu")
     together = compare(other, recipe, ["gmp", "rigl"], workers=2)
     assert together.drop(columns="seconds").equals(alone.drop(columns="seconds"))
 
 
 def test_a_method_that_cannot_be_trained_is_told_and_the_others_are(
-    lab, recipe, monkeypatch, caplog
+    lab, recipe, monkeypatch, define, caplog
 ):
     def broken(context):
         raise ValueError("no score today")
 
-    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
-    gl.criterion(broken)
+    define(CRITERIA, broken)
     methods = {
         "broken": lambda s: gl.methods.gmp(s, prune_criterion="broken"),
         "gmp": gl.methods.gmp,
@@ -117,4 +120,38 @@ def test_an_unknown_method_and_a_schedule_that_does_not_fit_are_refused_at_once(
     for name in ("methods", "sparsities", "seeds"):
         with pytest.raises(ValueError, match=f"{name} needs at least one value"):
             compare(lab, recipe, **{"methods": ["gmp"], name: []})
+    with pytest.raises(ValueError, match="dense is always compared"):
+        compare(lab, recipe, {"dense": gl.methods.gmp})
+    for wrong in (lambda s: "gmp", 0.9):
+        with pytest.raises(ValueError, match="mine must be a function sparsity -> method"):
+            compare(lab, recipe, {"mine": wrong})
     assert not list(lab.path.iterdir())
+
+
+def test_one_value_will_do_and_what_is_said_twice_counts_once(recipe):
+    one = comparison(recipe, "gmp", 0.8, 3)
+    assert one == comparison(recipe, ["gmp", "gmp", "dense"], [0.8, 0.8], [3, 3])
+    assert [(e.method, e.recipe.seed) for e in one] == [("dense", 3), ("gmp", 3)]
+
+
+def test_a_comparison_needs_no_checkpoints(lab, other, recipe, monkeypatch):
+    kept = compare(lab, recipe, ["granet"])
+    few = compare(other, recipe, ["granet"], checkpoints=[2])
+    assert few.drop(columns="seconds").equals(kept.drop(columns="seconds"))
+    assert [other.run(one).checkpoints for one in other.recipes()] == [[2], [2]]
+    monkeypatch.setattr("granet_lab.training.loop.fit", None)
+    assert compare(other, recipe, ["granet"], checkpoints=[2]).equals(few)
+    with pytest.raises(ValueError, match="epoch 5 is not in this run"):
+        compare(other, recipe, ["gmp"], checkpoints=[5])
+
+
+def test_a_network_that_lost_a_layer_says_so(lab, recipe, define):
+    def not_the_last(context):
+        last = list(context.masks)[-1]
+        return {n: w.abs() - 99 * (n == last) for n, w in context.weights().items()}
+
+    define(CRITERIA, not_the_last)
+    own = {"own": lambda s: gl.methods.static(s, "not_the_last", "global")}
+    table = compare(lab, recipe, own)
+    assert table.note.tolist()[0] == ""
+    assert table.note.tolist()[1].startswith("no weight is left in ")

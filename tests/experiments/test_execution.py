@@ -17,7 +17,9 @@ import torch
 
 import granet_lab as gl
 from granet_lab.experiments import execution
+from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.training.augmentation import AUGMENTATIONS
 from granet_lab.training.data import DATASETS
 from granet_lab.training.models import MODELS
 
@@ -221,6 +223,29 @@ def test_work_whose_worker_always_dies_is_given_up_and_the_rest_kept(lab, recipe
     assert "2 trials failed: its worker process died 3 times" in caplog.text
     assert list(table[table.criterion == "magnitude"].status) == ["ok", "ok"]
     assert list(table[table.criterion == "lethal"].status) == ["failed", "failed"]
+
+
+def test_allocations_and_augmentations_of_ones_own_reach_the_workers(lab, recipe, define):
+    def fair(shape):
+        return 1.0
+
+    def nothing(images, generator):
+        return images
+
+    define(SCHEMES, fair)
+    define(AUGMENTATIONS, nothing)
+    method = gl.methods.static(0.5, scope="fair")
+    trials = gl.grid(recipe, epoch=1, rate=0.5, seed=[0, 1], method=method, augment="nothing")
+    table = lab.measure(trials, workers=2, progress=False)
+    assert list(table.note) == ["", ""]
+
+
+def test_a_schedule_that_does_not_fit_is_refused_before_anything_is_measured(lab, recipe):
+    trials = gl.grid(recipe, epoch=1, rate=0.5, method=gl.methods.rigl(0.5, interval=17))
+    for ask in (lab.measure, lab.start):
+        with pytest.raises(ValueError, match="interval 17 is longer than the run of 16 steps"):
+            ask(trials)
+    assert not list(lab.path.glob("*/recipe.json"))
 
 
 def test_a_run_whose_worker_always_dies_fails_alone(lab, recipe, define, caplog):

@@ -112,3 +112,15 @@ def test_contradictions_are_refused(net):
         cost.inference_flops(net, (3, 8, 8), sparsity={"x": 0.5})
     with pytest.raises(ValueError, match=r"sparsity of 0\.weight must lie in"):
         cost.inference_flops(net, (3, 8, 8), sparsity={"0.weight": 1.5})
+
+
+@pytest.mark.parametrize(
+    "look", [lambda x: x if float(x.max()) < 1e9 else -x, lambda x: x * torch.ones(4)]
+)
+def test_a_network_that_looks_at_its_numbers_cannot_be_counted_and_says_so(look):
+    class Looking(nn.Linear):
+        def forward(self, x):
+            return look(super().forward(x))
+
+    with pytest.raises(ValueError, match="costs are counted on shapes alone"):
+        cost.inference_flops(nn.Sequential(Looking(4, 4)), (4,))

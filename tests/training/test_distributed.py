@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from granet_lab.training import distributed
+import granet_lab as gl
+from granet_lab.training import data, distributed, loop
 
 # Two processes train one network; each leaves its weights and masks.
 SCRIPT = """
@@ -15,31 +17,34 @@ import torch.distributed as dist
 import granet_lab as gl
 from granet_lab.training import data, loop
 
-name, folder = sys.argv[1:]
+name, criterion, folder = sys.argv[1:]
 dist.init_process_group("gloo")
 recipe = gl.recipes.digits(
     model="mlp", epochs=5, milestones=(3,), train_size=200,
-    method=gl.methods.METHODS[name](0.8, interval=1),
+    method=gl.methods.METHODS[name](0.8, interval=1, prune_criterion=criterion),
 )
 images = data.load("digits")
 state = loop.new_state(recipe, images)
-for _ in loop.fit(state, recipe, images, 5):
-    pass
+rows = list(loop.fit(state, recipe, images, 5))
 assert state.step == 20
 found = {**state.model.state_dict(), **{f"mask {n}": m for n, m in state.masks.items()}}
+for number in ("train_loss", "flops"):
+    found[number] = torch.tensor([row[number] for row in rows], dtype=torch.float64)
 torch.save(found, f"{folder}/{dist.get_rank()}.pt")
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("name", ["granet", "set"])
-def test_two_processes_agree_on_masks_and_weights_after_twenty_updates(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "criterion"), [("granet", "magnitude"), ("set", "magnitude"), ("gmp", "fisher")]
+)
+def test_two_processes_agree_on_masks_and_weights_after_twenty_updates(tmp_path, name, criterion):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*words, str(script), name, str(tmp_path)],
+        [*words, str(script), name, criterion, str(tmp_path)],
         cwd=root,
         env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -55,6 +60,15 @@ def test_two_processes_agree_on_masks_and_weights_after_twenty_updates(tmp_path,
     total = sum(m.numel() for key, m in one.items() if key.startswith("mask"))
     active = sum(int(m.sum()) for key, m in one.items() if key.startswith("mask"))
     assert total - active == round(0.8 * total)
+    # The operations of one process alone, which has the whole of every batch.
+    images = data.load("digits")
+    recipe = gl.recipes.digits(model="mlp", epochs=5, milestones=(3,), train_size=200)
+    method = gl.methods.METHODS[name](0.8, interval=1, prune_criterion=criterion)
+    alone = next(
+        loop.fit(loop.new_state(r := replace(recipe, method=method), images), r, images, 5)
+    )
+    assert one["flops"][0] == pytest.approx(alone["flops"], rel=0.02)
+    assert one["train_loss"][0] == pytest.approx(alone["train_loss"], rel=1e-4)
 
 
 def test_alone_a_process_has_the_whole_batch():
