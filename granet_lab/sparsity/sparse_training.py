@@ -30,7 +30,9 @@ class SparseTraining:
     A network starts at the initial sparsity. If there is a final one, it is pruned to it step by
     step between the epochs ``start`` and ``stop``, along Zhu & Gupta's cubic. If something
     regrows, each update then drops a fraction of what is left in each layer and regrows as many
-    connections there, to the end of training (GraNet, Liu et al. 2021, algorithm 1).
+    connections there, to the end of training (GraNet, Liu et al. 2021, algorithm 1). Any place
+    that is free then may be taken, one just dropped included; what comes back starts at zero, and
+    so does its momentum.
 
     Attributes:
         initial_sparsity: fraction of the weights that is inactive from initialisation on.
