@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,9 @@ import torch
 import granet_lab as gl
 from granet_lab.training import data, distributed, loop
 
-# Two processes train one network; each leaves its weights and masks.
+WAYS = [("granet", "magnitude"), ("set", "magnitude"), ("gmp", "fisher")]
+
+# Two processes train a network together, once in each way, and leave what came out.
 SCRIPT = """
 import sys
 import torch
@@ -17,34 +18,36 @@ import torch.distributed as dist
 import granet_lab as gl
 from granet_lab.training import data, loop
 
-name, criterion, folder = sys.argv[1:]
+folder, *ways = sys.argv[1:]
 dist.init_process_group("gloo")
-recipe = gl.recipes.digits(
-    model="mlp", epochs=5, milestones=(3,), train_size=200,
-    method=gl.methods.METHODS[name](0.8, interval=1, prune_criterion=criterion),
-)
 images = data.load("digits")
-state = loop.new_state(recipe, images)
-rows = list(loop.fit(state, recipe, images, 5))
-assert state.step == 20
-found = {**state.model.state_dict(), **{f"mask {n}": m for n, m in state.masks.items()}}
-for number in ("train_loss", "flops"):
-    found[number] = torch.tensor([row[number] for row in rows], dtype=torch.float64)
-torch.save(found, f"{folder}/{dist.get_rank()}.pt")
+for way in ways:
+    name, criterion = way.split(",")
+    recipe = gl.recipes.digits(
+        model="mlp", epochs=5, milestones=(3,), train_size=200,
+        method=gl.methods.METHODS[name](0.8, interval=1, prune_criterion=criterion),
+    )
+    state = loop.new_state(recipe, images)
+    rows = list(loop.fit(state, recipe, images, 5))
+    assert state.step == 20
+    found = {**state.model.state_dict(), **{f"mask {n}": m for n, m in state.masks.items()}}
+    for number in ("train_loss", "flops"):
+        found[number] = torch.tensor([row[number] for row in rows], dtype=torch.float64)
+    torch.save(found, f"{folder}/{way} {dist.get_rank()}.pt")
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "criterion"), [("granet", "magnitude"), ("set", "magnitude"), ("gmp", "fisher")]
-)
-def test_two_processes_agree_on_masks_and_weights_after_twenty_updates(tmp_path, name, criterion):
-    script = tmp_path / "script.py"
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder in which both processes left what they trained."""
+    folder = tmp_path_factory.mktemp("ranks")
+    script = folder / "script.py"
     script.write_text(SCRIPT)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*words, str(script), name, criterion, str(tmp_path)],
+        [*words, str(script), str(folder), *map(",".join, WAYS)],
         cwd=root,
         env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -53,20 +56,28 @@ def test_two_processes_agree_on_masks_and_weights_after_twenty_updates(tmp_path,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    return folder
+
+
+@pytest.mark.xdist_group("torchrun")
+@pytest.mark.parametrize(("name", "criterion"), WAYS)
+def test_two_processes_agree_on_masks_and_weights_after_twenty_updates(together, name, criterion):
+    one, other = (
+        torch.load(together / f"{name},{criterion} {rank}.pt", weights_only=True) for rank in (0, 1)
+    )
     assert one.keys() == other.keys()
     for key in one:
         assert torch.equal(one[key], other[key]), key
     total = sum(m.numel() for key, m in one.items() if key.startswith("mask"))
     active = sum(int(m.sum()) for key, m in one.items() if key.startswith("mask"))
     assert total - active == round(0.8 * total)
-    # The operations of one process alone, which has the whole of every batch.
-    images = data.load("digits")
-    recipe = gl.recipes.digits(model="mlp", epochs=5, milestones=(3,), train_size=200)
+    # Beside one process alone, which has the whole of every batch.
     method = gl.methods.METHODS[name](0.8, interval=1, prune_criterion=criterion)
-    alone = next(
-        loop.fit(loop.new_state(r := replace(recipe, method=method), images), r, images, 5)
+    recipe = gl.recipes.digits(
+        model="mlp", epochs=5, milestones=(3,), train_size=200, method=method
     )
+    images = data.load("digits")
+    alone = next(loop.fit(loop.new_state(recipe, images), recipe, images, 5))
     assert one["flops"][0] == pytest.approx(alone["flops"], rel=0.02)
     assert one["train_loss"][0] == pytest.approx(alone["train_loss"], rel=1e-4)
 
