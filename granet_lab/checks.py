@@ -48,6 +48,12 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def several(value: Any) -> list[Any]:
+    """One value, a word among them, or several, as a list."""
+    alone = isinstance(value, str) or not isinstance(value, Iterable)
+    return [value] if alone or getattr(value, "ndim", 1) == 0 else list(value)
+
+
 def choice(name: str, value: Any, valid: Iterable[Any]) -> Any:
     """One of ``valid``."""
     options = list(valid)

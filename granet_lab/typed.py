@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +90,7 @@ def method(text: str) -> tuple[str, Callable[[float], Any]]:
         except TypeError as error:
             raise ValueError(f"method {known} cannot be made so: {error}") from None
 
-    return name or text, functools.wraps(METHODS[known])(make)
+    return name or text, make
 
 
 def setting(text: str, option: str = "--set") -> tuple[str, Any]:

@@ -92,3 +92,21 @@ def test_flag_returns_a_plain_bool(value):
 def test_flag_refuses_what_is_neither_true_nor_false(value):
     with pytest.raises(ValueError, match="nesterov must be True or False"):
         checks.flag("nesterov", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.5, [0.5]),
+        ("er", ["er"]),
+        (None, [None]),
+        ([0.5, 0.9], [0.5, 0.9]),
+        (range(2), [0, 1]),
+        ((), []),
+        (np.array(0.5), [np.array(0.5)]),
+        (np.array([0.5, 0.9]), [0.5, 0.9]),
+    ],
+    ids=str,
+)
+def test_a_value_or_several_become_a_list(value, expected):
+    assert checks.several(value) == expected

@@ -63,14 +63,8 @@ def size(state: TrainState) -> int:
 
 def _tensors(state: TrainState) -> dict[str, Tensor]:
     """Every tensor of the state by a name that tells what it is."""
-    names = {parameter: name for name, parameter in state.model.named_parameters()}
     return {
-        **{f"model/{name}": tensor for name, tensor in state.model.state_dict().items()},
-        **{
-            f"optimizer/{names[parameter]}/{key}": value
-            for parameter, values in state.optimizer.state.items()
-            for key, value in values.items()
-        },
+        **state.tensors(),
         **{f"rewind/{name}": tensor for name, tensor in state.rewind.items()},
         **{
             f"{kind}/{name}": mask

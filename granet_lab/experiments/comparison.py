@@ -9,11 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from granet_lab.experiments.store import Run
+from granet_lab import checks
+from granet_lab.experiments.store import LAYER, Run
 from granet_lab.sparsity import cost, methods
+from granet_lab.sparsity.cost import LayerCost
 from granet_lab.sparsity.methods import METHODS
 from granet_lab.sparsity.sparse_training import SparseTraining
-from granet_lab.training import data, loop, models
+from granet_lab.training import data, models
 from granet_lab.training.recipes import Recipe, under
 
 # What the paper compares, and the dense network.
@@ -58,11 +60,10 @@ def comparison(
     """The runs that are compared, those of the dense network first.
 
     Raises:
-        ValueError: an unknown method, a schedule that does not fit the recipe, or nothing to
-            compare.
+        ValueError: an unknown method, a stop beyond the recipe's end, or nothing to compare.
     """
     makers = _makers(chosen)
-    asked = {"methods": makers, "sparsities": _several(sparsities), "seeds": _several(seeds)}
+    asked = {"methods": makers, "sparsities": _each(sparsities), "seeds": _each(seeds)}
     for name, given in asked.items():
         if not given:
             raise ValueError(f"{name} needs at least one value to compare")
@@ -72,14 +73,11 @@ def comparison(
         for name, make in makers.items()
         for s in asked["sparsities"]
     ]
-    entries = [
+    return [
         Entry(name, sparsity, dataclasses.replace(under(recipe, method), seed=seed))
         for name, sparsity, method in ways
         for seed in asked["seeds"]
     ]
-    for entry in entries:
-        loop.plan(entry.recipe, data.load(recipe.dataset))
-    return entries
 
 
 def _makers(
@@ -90,7 +88,7 @@ def _makers(
         if "dense" in chosen:
             raise ValueError("dense is always compared: give that method another name")
         return dict(chosen)
-    names = [chosen] if isinstance(chosen, str) else list(chosen)
+    names = checks.several(chosen)
     return {name: METHODS[name] for name in names if METHODS.check(name) != "dense"}
 
 
@@ -101,16 +99,17 @@ def _made(name: str, make: Callable[[float], SparseTraining], sparsity: float) -
     return method
 
 
-def _several(values: Iterable[float] | float) -> list[float]:
-    """One value or several, each once."""
-    return list(dict.fromkeys(values if isinstance(values, Iterable) else [values]))
+def _each(values: Iterable[float] | float) -> list[float]:
+    """One value or several, none twice."""
+    return list(dict.fromkeys(checks.several(values)))
 
 
 def compared(
     asked: Sequence[Entry], runs: Mapping[Recipe, Run], failed: Mapping[Any, str]
 ) -> pd.DataFrame:
     """The tidy table of a comparison, see ``Lab.compare``."""
-    rows = [_row(entry, runs[entry.recipe], failed.get(entry.recipe, "")) for entry in asked]
+    costs = _layer_costs(asked[0].recipe)
+    rows = [_row(one, runs[one.recipe], failed.get(one.recipe, ""), costs) for one in asked]
     table = pd.DataFrame(rows, columns=_COLUMNS)
     dense = table[table["method"] == "dense"].set_index("seed")
     for name in ("inference_flops", "training_flops"):
@@ -118,7 +117,9 @@ def compared(
     return table
 
 
-def _row(entry: Entry, run: Run, failure: str) -> dict[str, Any]:
+def _row(
+    entry: Entry, run: Run, failure: str, costs: dict[str, LayerCost] | None
+) -> dict[str, Any]:
     recipe = entry.recipe
     row: dict[str, Any] = {
         "dataset": recipe.dataset,
@@ -139,24 +140,33 @@ def _row(entry: Entry, run: Run, failure: str) -> dict[str, Any]:
         return row | {"status": "diverged", "note": run.diverged}
     history = run.history
     last = history.iloc[-1]
-    layers = run.rows()[-1].get("layers", {})
-    empty = [name for name, sparsity in layers.items() if sparsity == 1]
+    layers = last[[name for name in history if name.startswith(LAYER)]]
+    layers.index = layers.index.str.removeprefix(LAYER)
+    empty = layers.index[layers == 1]
     return row | {
         "sparsity": last["sparsity"],
         "test_acc": last["test_acc"],
         "training_flops": last["training_flops"],
         "exploration": last["exploration"],
         "seconds": history["seconds"].sum(),
-        "inference_flops": _inference_flops(recipe.model, recipe.dataset, layers),
-        "note": f"no weight is left in {', '.join(empty)}" if empty else "",
+        "inference_flops": _inference_flops(costs, layers),
+        "note": f"no weight is left in {', '.join(empty)}" if len(empty) else "",
     }
 
 
-def _inference_flops(model: str, dataset: str, sparsities: dict[str, float]) -> float:
-    """Operations of one image at the end; NaN for layers of unknown cost."""
-    images = data.load(dataset)
-    network = models.build(model, images.input_shape, images.classes, seed=0)
+def _layer_costs(recipe: Recipe) -> dict[str, LayerCost] | None:
+    """Of the network that is compared; None if it has layers of unknown cost."""
+    images = data.load(recipe.dataset)
+    network = models.build(recipe.model, images.input_shape, images.classes, recipe.seed)
     try:
-        return cost.inference_flops(network, images.input_shape, sparsity=sparsities)
+        return cost.layer_costs(network, images.input_shape)
     except ValueError:
+        return None
+
+
+def _inference_flops(costs: dict[str, LayerCost] | None, sparsities: pd.Series) -> float:
+    """Operations of one image; NaN if they are not known."""
+    if costs is None or sparsities.empty:
         return float("nan")
+    active = {name: one.weights * (1 - sparsities[name]) for name, one in costs.items()}
+    return cost.forward_flops(costs, active)

@@ -17,8 +17,10 @@ from granet_lab.experiments.environment import default_device, usable_device
 from granet_lab.experiments.pools import OwnProcesses
 from granet_lab.experiments.progress import telling
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.tables import with_none
 from granet_lab.experiments.trials import Trial
 from granet_lab.experiments.views import Views
+from granet_lab.experiments.weights import weights
 from granet_lab.sparsity.sparse_training import SparseTraining
 from granet_lab.training import data, loop
 from granet_lab.training.recipes import Recipe
@@ -167,6 +169,7 @@ class Lab(Views):
         """
         asked = comparison(recipe, methods, sparsities, seeds)
         recipes = [one.recipe for one in asked]
+        _check_plans(recipes)
         files.check_writable(self.path)
         missing = [one for one in recipes if not self.run(one).finished]
         pool = pools.choose(executor, workers, missing, self.device)
@@ -180,6 +183,27 @@ class Lab(Views):
         which = bad["method"] + " " + bad["asked_sparsity"].astype(str)
         _warn(bad.assign(note=which + ": " + bad["note"]), "runs")
         return table
+
+    def weights(self, trials: Iterable[Trial] | Trial) -> pd.DataFrame:
+        """What becomes of each single weight in some trials, measured or not.
+
+        Their runs are trained first where they are not. A row for each prunable weight takes some
+        hundred bytes: this is for small networks.
+
+        Returns:
+            The columns of the tidy table that say what was asked, ``layer``, ``weight`` (its
+            value before pruning), ``active`` (whether it was, before), and ``fate``: "kept",
+            "removed", "inactive" (all along) or "regrown".
+
+        Raises:
+            ValueError: there is no trial, or one cannot be carried out.
+        """
+        trials = [trials] if isinstance(trials, Trial) else list(trials)
+        if not trials:
+            raise ValueError("weights needs at least one trial")
+        runs = {recipe: self.train(recipe) for recipe in dict.fromkeys(t.recipe for t in trials)}
+        frames = [weights(runs[trial.recipe], trial, self.device) for trial in trials]
+        return with_none(pd.concat(frames, ignore_index=True))
 
     def start(self, trials: Iterable[Trial], processes: OwnProcesses | None = None) -> Job:
         """Measure what is missing in other processes, and come back at once.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from granet_lab.experiments.tidy import answer_columns, trial_columns
 from granet_lab.experiments.trials import Trial
 from granet_lab.sparsity import Masks, analysis, prune, regenerate
 from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.sparsity.pruning import EmptyLayerWarning, empty_note
+from granet_lab.sparsity.pruning import empty_note, emptying_allowed
 from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.training import data, loop
 from granet_lab.training.data import Dataset
@@ -95,8 +94,7 @@ def _survival(state: TrainState, trial: Trial, images: Dataset, born: Masks) -> 
 
 def prune_once(state: TrainState, trial: Trial, images: Dataset) -> Masks:
     """The masks of a network after the trial's pruning; the network stays as it is."""
-    with loop.threads(trial.recipe.threads), warnings.catch_warnings():
-        warnings.simplefilter("ignore", EmptyLayerWarning)  # the row's note says it
+    with loop.threads(trial.recipe.threads), emptying_allowed():
         batches = CRITERIA[trial.pruning.criterion].batches
         return prune(loop.context(state, trial.recipe, images, batches), trial.pruning)
 

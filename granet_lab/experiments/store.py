@@ -38,6 +38,10 @@ HISTORY = [
 ]
 
 
+# What the columns of the layers' sparsities begin with.
+LAYER = "sparsity/"
+
+
 class Run:
     """One training run: a folder ``<dataset>-<model>-<hash>``.
 
@@ -69,7 +73,7 @@ class Run:
         rows = self.rows()
         table = pd.DataFrame(rows)
         flops = table["flops"].cumsum(skipna=False) if "flops" in table else None
-        layers = pd.DataFrame([row.get("layers", {}) for row in rows]).add_prefix("sparsity/")
+        layers = pd.DataFrame([row.get("layers", {}) for row in rows]).add_prefix(LAYER)
         return table.assign(training_flops=flops).reindex(columns=HISTORY).join(layers)
 
     @property

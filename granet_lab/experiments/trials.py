@@ -130,10 +130,12 @@ def _check_layers(trial: Trial, known: dict[tuple[str, str], list[str]]) -> None
 
 def _several(name: str, value: Any) -> list[Any]:
     """The values of one field; a single milestones tuple is one value."""
-    if isinstance(value, str) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
-        return [value]
-    found = list(value)
-    if name == "milestones" and all(not isinstance(item, Iterable) for item in found):
+    found = checks.several(value)
+    if (
+        name == "milestones"
+        and isinstance(value, Iterable)
+        and all(not isinstance(item, Iterable) for item in found)
+    ):
         return [tuple(found)]
     return found
 

@@ -16,7 +16,6 @@ from granet_lab.experiments.store import Run
 from granet_lab.experiments.tables import with_none
 from granet_lab.experiments.tidy import tidy, trial_columns
 from granet_lab.experiments.trials import Trial
-from granet_lab.experiments.weights import weights
 from granet_lab.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -81,27 +80,6 @@ class Views:
             found = execution.result(self.path, trial) or {}
             rows += [trial_columns(trial) | sparsities(one) for one in found.get("layers", [])]
         return with_none(pd.DataFrame(rows))
-
-    def weights(self, trials: Iterable[Trial] | Trial) -> pd.DataFrame:
-        """What becomes of each single weight in some trials, measured or not.
-
-        Their runs are trained first where they are not. A row for each prunable weight takes some
-        hundred bytes: this is for small networks.
-
-        Returns:
-            The columns of the tidy table that say what was asked, ``layer``, ``weight`` (its
-            value before pruning), ``active`` (whether it was, before), and ``fate``: "kept",
-            "removed", "inactive" (all along) or "regrown".
-
-        Raises:
-            ValueError: there is no trial, or one cannot be carried out.
-        """
-        trials = [trials] if isinstance(trials, Trial) else list(trials)
-        if not trials:
-            raise ValueError("weights needs at least one trial")
-        runs = {recipe: self.train(recipe) for recipe in dict.fromkeys(t.recipe for t in trials)}
-        frames = [weights(runs[trial.recipe], trial, self.device) for trial in trials]
-        return with_none(pd.concat(frames, ignore_index=True))
 
     def history(self, recipes: Iterable[Recipe]) -> pd.DataFrame:
         """The histories of several runs below each other, with what tells the runs apart."""

@@ -162,7 +162,7 @@ def asked(recipe: Recipe, values: Mapping[str, Any]) -> dict[str, list[Any]]:
         # A place for what comes back is a question only where something does.
         usual = plain | ({"regrow": "gradient"} if name == "regrow_scope" else {})
         kept = []
-        for word in several(value):
+        for word in checks.several(value):
             if name == "lr":
                 checks.choice("continuation", word, CONTINUATIONS)
             kept += [_kept(trial, name) for trial in grid(recipe, **fitting(usual | {name: word}))]
@@ -243,11 +243,6 @@ def first_seeds(recipe: Recipe, results: Results, given: Mapping[str, list[Any]]
         return given["seed"]
     known = {found["row"]["seed"] for found in results.all_trials()}
     return sorted(known)[:5] or [recipe.seed]
-
-
-def several(value: Any) -> list[Any]:
-    """A value, or several of them, as a list."""
-    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
 
 
 def _kept(trial: Trial, name: str) -> Any:

@@ -59,8 +59,7 @@ def averaged(
     if table.empty:
         raise ValueError(f"there is no {value} to draw")
     if hue not in table or hue in (*facets, x):
-        fit = [name for name in SETTINGS if name in table and name not in facets]
-        raise ValueError(f"lines cannot differ in {hue!r}: choose hue from {', '.join(fit)}")
+        raise _no_hue(table, hue, facets)
     if "regrow" in table:
         table = table.assign(regrow=table["regrow"].astype(object).fillna("none"))
     shown = [*facets, hue]
@@ -74,8 +73,7 @@ def averaged(
     for _, same in table.groupby([*shown, x]):
         if "lr" in same:
             refuse_mixture("lr", same["lr"].dropna())
-        if same["seed"].duplicated().any():
-            raise ValueError("a seed is there twice: the table repeats trials or mixes recipes")
+        refuse_repeats(same)
     return summarise(table, value, [*shown, x]), table
 
 
@@ -86,12 +84,26 @@ def check_hue(table: pd.DataFrame, hue: str, free: Sequence[str] = ()) -> None:
         ValueError: there is no such column, or something else varies for one of its values.
     """
     if hue not in table:
-        fit = [name for name in SETTINGS if name in table]
-        raise ValueError(f"lines cannot differ in {hue!r}: choose hue from {', '.join(fit)}")
+        raise _no_hue(table, hue)
     for _, part in table.groupby(hue):
         for name in SETTINGS:
             if name in table and name not in (hue, *free):
                 refuse_mixture(name, part[name])
+
+
+def _no_hue(table: pd.DataFrame, hue: str, facets: Sequence[str] = ()) -> ValueError:
+    fit = [name for name in SETTINGS if name in table and name not in facets]
+    return ValueError(f"lines cannot differ in {hue!r}: choose hue from {', '.join(fit)}")
+
+
+def refuse_repeats(rows: pd.DataFrame, whose: str = "") -> None:
+    """Do nothing if rows that are averaged have one for each seed.
+
+    Raises:
+        ValueError: a seed is there twice; the message begins with ``whose`` rows they are.
+    """
+    if rows["seed"].duplicated().any():
+        raise ValueError(f"{whose}a seed is there twice: the table repeats trials or mixes recipes")
 
 
 def refuse_mixture(name: str, values: pd.Series, cure: str = _CURE) -> None:

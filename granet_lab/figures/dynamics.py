@@ -8,8 +8,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from granet_lab.experiments.store import LAYER
 from granet_lab.figures import heatmaps, panels
-from granet_lab.figures.averages import averaged, check_hue, milestones, refuse_mixture
+from granet_lab.figures.averages import (
+    averaged,
+    check_hue,
+    milestones,
+    refuse_mixture,
+    refuse_repeats,
+)
 from granet_lab.figures.panels import NORMAL, Drawn
 from granet_lab.sparsity.schedules import cosine
 from granet_lab.sparsity.sparse_training import SparseTraining
@@ -25,7 +32,6 @@ _PLANNED = {
     "sparsity": "Sparsity",
     "regrow_fraction": "Fraction of a layer dropped and regrown",
 }
-_LAYER = "sparsity/"
 _DASH = 4
 
 
@@ -145,16 +151,15 @@ def layer_sparsity(history: pd.DataFrame, hue: str = "method") -> Drawn:
     Raises:
         ValueError: no sparsities of layers were tracked, or settings are mixed.
     """
-    names = [name for name in history if name.startswith(_LAYER)]
+    names = [name for name in history if name.startswith(LAYER)]
     if not names or history[names].isna().all(axis=None):
         raise ValueError("this history has no sparsities of layers: take it from Lab.history")
     for name in ("dataset", "model"):
         refuse_mixture(name, history[name])
     check_hue(history, hue)
-    for level, part in history.groupby(hue):
-        if part.duplicated(["seed", "epoch"]).any():
-            raise ValueError(f"{hue} {level}: a seed is there twice, the table mixes recipes")
+    for (level, _), part in history.groupby([hue, "epoch"]):
+        refuse_repeats(part, f"{hue} {level}: ")
     long = history.melt([hue, "seed", "epoch"], names, "layer", "mean")
-    long["layer"] = long["layer"].str.removeprefix(_LAYER)
+    long["layer"] = long["layer"].str.removeprefix(LAYER)
     frame = long.groupby([hue, "layer", "epoch"], sort=False)["mean"].mean().reset_index()
     return heatmaps.of_sparsity(frame, hue), frame

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from granet_lab import checks
-from granet_lab.figures.averages import refuse_mixture
-from granet_lab.figures.statistics import interval
+from granet_lab.figures.averages import refuse_mixture, refuse_repeats
+from granet_lab.figures.statistics import summarise
 
 _COSTS = ("training_flops", "inference_flops")
 _MEANS = ["sparsity", *_COSTS, "exploration", "seconds"]
@@ -48,15 +48,13 @@ def method_summary(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError("there is nothing to print: no run is finished")
     for name in ("dataset", "model"):
         refuse_mixture(name, done[name])
-    rows = []
-    for key, runs in done.groupby(_PLACE, sort=False):
-        if runs["seed"].duplicated().any():
-            raise ValueError(f"{key[0]}: a seed is there twice, the table mixes recipes")
-        found = runs["test_acc"]
-        rows.append([*key, found.mean(), found.std(), *interval(found), len(runs)])
-    names = [*_PLACE, "test_acc", "deviation", "low", "high", "n"]
-    means = done.groupby(_PLACE, sort=False)[_MEANS].mean().reset_index()
-    return pd.DataFrame(rows, columns=names).merge(means, sort=False)
+    groups = done.groupby(_PLACE, sort=False)
+    for (name, _), runs in groups:
+        refuse_repeats(runs, f"{name}: ")
+    found = summarise(done, "test_acc", _PLACE).rename(columns={"mean": "test_acc"})
+    means = groups[_MEANS].mean().assign(deviation=groups["test_acc"].std()).reset_index()
+    columns = [*_PLACE, "test_acc", "deviation", "low", "high", "n", *_MEANS]
+    return means.merge(found, on=_PLACE, sort=False)[columns]
 
 
 def method_table(table: pd.DataFrame, style: str = "markdown", spread: str = "deviation") -> str:

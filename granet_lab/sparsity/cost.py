@@ -20,7 +20,7 @@ from granet_lab import checks
 from granet_lab.sparsity.masks import Masks, prunable
 from granet_lab.sparsity.modes import in_mode
 
-_FORWARD_AND_BACKWARD = 3
+FORWARD_AND_BACKWARD = 3
 _MULTIPLY_AND_ADD = 2
 
 
@@ -101,6 +101,11 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
     return {name: LayerCost(w.numel(), positions[name]) for name, w in weights.items()}
 
 
+def forward_flops(costs: Mapping[str, LayerCost], active: Mapping[str, float]) -> float:
+    """Operations that one example takes with so many active weights in each layer."""
+    return sum(cost.flops(active[name]) for name, cost in costs.items())
+
+
 def inference_flops(
     model: nn.Module,
     input_shape: Sequence[int],
@@ -119,8 +124,7 @@ def inference_flops(
         ValueError: masks and sparsity are both given, or do not fit the model.
     """
     costs = layer_costs(model, input_shape)
-    active = _active(model, costs, masks, sparsity)
-    return sum(cost.flops(active[name]) for name, cost in costs.items())
+    return forward_flops(costs, _active(model, costs, masks, sparsity))
 
 
 def training_flops(
@@ -138,9 +142,8 @@ def training_flops(
     costs = layer_costs(model, input_shape)
     total = 0.0
     for count, masks in images:
-        active = _active(model, costs, masks, None)
-        forward = sum(cost.flops(active[name]) for name, cost in costs.items())
-        total += _FORWARD_AND_BACKWARD * checks.count("images", count) * forward
+        forward = forward_flops(costs, _active(model, costs, masks, None))
+        total += FORWARD_AND_BACKWARD * checks.count("images", count) * forward
     return total
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -22,6 +23,14 @@ from granet_lab.sparsity.selection import apportion, top_k_across
 
 class EmptyLayerWarning(UserWarning):
     """Pruning has left a layer without a single weight."""
+
+
+@contextmanager
+def emptying_allowed() -> Iterator[None]:
+    """No :class:`EmptyLayerWarning` inside the block, where a table says it in its own way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyLayerWarning)
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)

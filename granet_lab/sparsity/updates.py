@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from granet_lab.sparsity.context import Context
 from granet_lab.sparsity.masks import Masks
 from granet_lab.sparsity.plan import Plan
-from granet_lab.sparsity.pruning import EmptyLayerWarning, Pruning, prune, prune_to
+from granet_lab.sparsity.pruning import Pruning, emptying_allowed, prune, prune_to
 from granet_lab.sparsity.regeneration import regenerate
 from granet_lab.sparsity.selection import top_k_across
 
@@ -40,13 +39,10 @@ def update(context: Context, plan: Plan, step: int) -> Update:
         step: optimizer steps done.
     """
     method = plan.method
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EmptyLayerWarning)
-        pruned = context.masks
-        if plan.sparsity(step) > pruned.sparsity:
-            pruned = prune_to(
-                context, plan.sparsity(step), method.prune_criterion, method.prune_scope
-            )
+    sparsity, pruned = plan.sparsity(step), context.masks
+    with emptying_allowed():
+        if sparsity > pruned.sparsity:
+            pruned = prune_to(context, sparsity, method.prune_criterion, method.prune_scope)
         fraction = plan.regrow_fraction(step)
         if fraction == 0:
             return Update(pruned, pruned, pruned)

@@ -17,8 +17,6 @@ from granet_lab.training.state import TrainState, check_finite
 # The layers whose gradients are masked, and their masks as factors.
 Factors = list[tuple[nn.Parameter, Tensor]]
 
-_FORWARD_AND_BACKWARD = 3
-
 
 def factors_of(state: TrainState) -> Factors:
     """The layers that have inactive weights, and their masks as factors for the gradient."""
@@ -27,9 +25,12 @@ def factors_of(state: TrainState) -> Factors:
     return [(weights[n], torch.empty_like(weights[n]).copy_(state.masks[n])) for n in sparse]
 
 
-def _gradient(weight: nn.Parameter) -> Tensor:
-    """Zero where the loss does not depend on the weight."""
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
+def _gradients(state: TrainState) -> Weights:
+    """Of every layer; zero where the loss does not depend on it."""
+    return {
+        name: torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
+        for name, weight in prunable(state.model).items()
+    }
 
 
 class Dynamics:
@@ -56,7 +57,6 @@ class Dynamics:
         except ValueError:  # layers of unknown cost
             self._costs = None
         self._each = self._flops = 0.0
-        self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Take the masks as they are now."""
@@ -66,14 +66,14 @@ class Dynamics:
         """Between the gradient of a batch and the optimizer's step: the factors of that step."""
         state, plan = self._state, self._plan
         self._flops += self._each * len(batch[1])
-        weights = prunable(state.model)
         if plan.due(state.step + 1):
-            self._noted = batch, {name: _gradient(w).clone() for name, w in weights.items()}
+            noted = {name: gradient.clone() for name, gradient in _gradients(state).items()}
+            self._noted = batch, noted
         if not plan.method.salient or state.step >= plan.stop:
             return factors
         count = state.masks.total - round(plan.method.final_sparsity * state.masks.total)
+        weights, gradients = prunable(state.model), _gradients(state)
         values = {name: w.detach() for name, w in weights.items()}
-        gradients = {name: _gradient(w) for name, w in weights.items()}
         chosen = salient(values, gradients, state.masks, count)
         return [(w, chosen[name].to(w.dtype)) for name, w in weights.items()]
 
@@ -100,6 +100,5 @@ class Dynamics:
     def _flops_per_image(self) -> float:
         if self._costs is None:
             return float("nan")
-        active = self._state.masks.counts()
-        forward = sum(c.flops(active[name]) for name, c in self._costs.items())
-        return _FORWARD_AND_BACKWARD * forward
+        forward = cost.forward_flops(self._costs, self._state.masks.counts())
+        return cost.FORWARD_AND_BACKWARD * forward

@@ -50,6 +50,18 @@ class TrainState:
     changing: bool = False
     rewind: dict[str, Tensor] = field(default_factory=dict)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, buffers and momentum, by a name that tells what each is."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return {
+            **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{
+                f"optimizer/{names[parameter]}/{key}": value
+                for parameter, values in self.optimizer.state.items()
+                for key, value in values.items()
+            },
+        }
+
 
 def check_finite(state: TrainState, gradients: Mapping[str, Tensor] | None = None) -> None:
     """Do nothing if weights, and gradients if given, can be ranked.

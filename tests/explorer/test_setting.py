@@ -7,12 +7,7 @@ from hypothesis import strategies as st
 import granet_lab as gl
 from granet_lab.experiments.comparison import COMPARED
 from granet_lab.explorer import setting as settings
-from granet_lab.explorer.setting import (
-    FIELDS,
-    GRANULARITIES,
-    Setting,
-    several,
-)
+from granet_lab.explorer.setting import FIELDS, GRANULARITIES, Setting
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import SparseTraining
 from granet_lab.sparsity.regrowths import REGROWTHS
@@ -166,23 +161,6 @@ def test_what_is_asked_for_is_a_list_of_what_trials_keep(recipe):
         "seed": [0, 1],
         "epoch": [3],
     }
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (0.5, [0.5]),
-        ("er", ["er"]),
-        (None, [None]),
-        ([0.5, 0.9], [0.5, 0.9]),
-        (range(2), [0, 1]),
-        ((), []),
-        (gl.methods.dense(), [gl.methods.dense()]),
-    ],
-    ids=str,
-)
-def test_a_value_or_several_become_a_list(value, expected):
-    assert several(value) == expected
 
 
 def test_a_pattern_is_asked_at_its_own_rate_and_scope(results, recipe):

@@ -6,6 +6,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from reading import band, legend_of
 from rows import COMPARISON, compared, masked
 
 from granet_lab.experiments.comparison import COMPARED
@@ -57,22 +58,8 @@ def colour(figure, name):
     return found
 
 
-def legend_of(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
 def ticks(figure):
     return [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-
-
-def band(axes, colour):
-    """The corners of the band of a colour."""
-    found = set()
-    for part in axes.collections:
-        if tuple(part.get_facecolor()[0][:3]) == pytest.approx(colour):
-            vertices = part.get_paths()[0].vertices
-            found |= {(float(x), round(float(y), 9)) for x, y in vertices}
-    return found
 
 
 def test_the_figure_has_a_line_for_each_method_through_its_means():

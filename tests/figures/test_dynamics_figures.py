@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from reading import band, legend_of
 from rows import LAYERS, masked
 
 from granet_lab.figures import plots
@@ -40,20 +41,6 @@ def lines(axes):
 def decays(axes):
     """The lines that mark an epoch."""
     return [line for line in axes.get_lines() if line.get_label() == "learning rate decays"]
-
-
-def legend_of(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-def band(axes, colour):
-    """The corners of the band of a colour."""
-    found = set()
-    for part in axes.collections:
-        if tuple(part.get_facecolor()[0][:3]) == pytest.approx(colour):
-            vertices = part.get_paths()[0].vertices
-            found |= {(float(x), round(float(y), 9)) for x, y in vertices}
-    return found
 
 
 def maps(figure):

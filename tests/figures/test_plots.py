@@ -5,9 +5,9 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from reading import band, legend_of
 from rows import PLAIN, framed
 
 from granet_lab.experiments.tidy import COLUMNS
@@ -141,27 +141,11 @@ def points(axes, colour):
     return sorted((float(x), float(y)) for x, y in pairs)
 
 
-def band(axes, colour):
-    """All corners of bands and ends of error bars of a colour."""
-    found = set()
-    for collection in axes.collections:
-        is_bar = isinstance(collection, LineCollection)
-        shade = collection.get_edgecolor() if is_bar else collection.get_facecolor()
-        if len(shade) and tuple(shade[0][:3]) == pytest.approx(colour):
-            for path in collection.get_paths():
-                found |= {(float(x), round(float(y), 9)) for x, y in path.vertices}
-    return found
-
-
 def vertical_lines(axes):
     spans = [(line.get_xdata(), line.get_ydata(), line) for line in axes.lines]
     return {
         x[0]: line for x, y, line in spans if len(x) == 2 and x[0] == x[1] and list(y) == [0, 1]
     }
-
-
-def legend_of(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_a_plot_returns_a_figure_and_the_frame_behind_it(drawn):
