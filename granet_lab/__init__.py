@@ -10,7 +10,15 @@ __version__ = "0.1.0"
 # Loaded on first use: the core runs without seaborn and Jupyter, `--help` without torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["sparsity", "training", "experiments", "figures", "explorer"],
+    submodules=[
+        "sparsity",
+        "datasets",
+        "models",
+        "training",
+        "experiments",
+        "figures",
+        "explorer",
+    ],
     submod_attrs={
         "sparsity": [
             "Context",
@@ -24,7 +32,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "regenerate",
             "regrowth",
         ],
-        "training": ["Dataset", "Recipe", "Split", "dataset", "from_arrays", "model", "recipes"],
+        "datasets": ["Dataset", "Split", "dataset", "from_arrays"],
+        "models": ["model"],
+        "training": ["Recipe", "recipes"],
         "experiments": [
             "Lab",
             "Run",

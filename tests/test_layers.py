@@ -27,6 +27,8 @@ FLOORS = {
     "randomness": 0,
     "registry": 0,
     "sparsity": 1,
+    "datasets": 1,
+    "models": 1,
     "training": 2,
     "experiments": 3,
     "figures": 4,

@@ -8,12 +8,12 @@ import torchvision
 from sklearn.datasets import load_digits
 
 import granet_lab as gl
+from granet_lab.datasets import DATASETS
+from granet_lab.models import MODELS
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import METHODS
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.training.data import DATASETS
-from granet_lab.training.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

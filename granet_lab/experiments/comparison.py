@@ -15,7 +15,6 @@ from granet_lab.sparsity import cost, methods
 from granet_lab.sparsity.cost import LayerCost
 from granet_lab.sparsity.methods import METHODS
 from granet_lab.sparsity.sparse_training import SparseTraining
-from granet_lab.training import data, models
 from granet_lab.training.recipes import Recipe, under
 
 # What the paper compares, and the dense network.
@@ -156,10 +155,8 @@ def _row(
 
 def _layer_costs(recipe: Recipe) -> dict[str, LayerCost] | None:
     """Of the network that is compared; None if it has layers of unknown cost."""
-    images = data.load(recipe.dataset)
-    network = models.build(recipe.model, images.input_shape, images.classes, recipe.seed)
     try:
-        return cost.layer_costs(network, images.input_shape)
+        return cost.layer_costs(recipe.network(), recipe.images().input_shape)
     except ValueError:
         return None
 

@@ -14,6 +14,7 @@ import cloudpickle
 from loky.process_executor import ShutdownExecutorError
 from tqdm import tqdm
 
+from granet_lab.datasets import AUGMENTATIONS, DATASETS
 from granet_lab.experiments import files, progress
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
@@ -22,9 +23,9 @@ from granet_lab.experiments.pools import Lent, Pool, ThisProcess
 from granet_lab.experiments.progress import Stopped, telling
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
+from granet_lab.models import MODELS
 from granet_lab.registry import Registry
 from granet_lab.sparsity import allocation, criteria, regrowths
-from granet_lab.training import augmentation, data, models
 from granet_lab.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -267,10 +268,10 @@ def _measure(root: Path, trial: Trial, device: str, definitions: bytes, stop: Pa
 _SHIPPED: dict[str, Registry] = {
     "criteria": criteria.CRITERIA,
     "regrowths": regrowths.REGROWTHS,
-    "datasets": data.DATASETS,
-    "models": models.MODELS,
+    "datasets": DATASETS,
+    "models": MODELS,
     "allocations": allocation.SCHEMES,
-    "augmentations": augmentation.AUGMENTATIONS,
+    "augmentations": AUGMENTATIONS,
 }
 
 

@@ -22,7 +22,7 @@ from granet_lab.experiments.trials import Trial
 from granet_lab.experiments.views import Views
 from granet_lab.experiments.weights import weights
 from granet_lab.sparsity.sparse_training import SparseTraining
-from granet_lab.training import data, loop
+from granet_lab.training import loop
 from granet_lab.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ def _check_plans(recipes: Iterable[Recipe]) -> None:
     """Do nothing if every schedule fits its run, as far as that takes the data to tell."""
     for recipe in recipes:
         if recipe.method.interval is not None or recipe.method.official:
-            loop.plan(recipe, data.load(recipe.dataset))
+            loop.plan(recipe, recipe.images())
 
 
 def _warn(table: pd.DataFrame, what: str) -> None:

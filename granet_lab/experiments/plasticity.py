@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from granet_lab.datasets import Dataset
 from granet_lab.experiments.environment import device_name
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tidy import answer_columns, trial_columns
@@ -14,8 +15,7 @@ from granet_lab.sparsity import Masks, analysis, prune, regenerate
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.pruning import empty_note, emptying_allowed
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.training import data, loop
-from granet_lab.training.data import Dataset
+from granet_lab.training import loop
 from granet_lab.training.state import TrainState
 
 # What a recovery curve says of an epoch.
@@ -64,7 +64,7 @@ def measure_trial(
 
     try:
         state = run.load(trial.epoch, device)
-        images = data.load(recipe.dataset, device)
+        images = recipe.images(device)
         before, kept = operate_(state, trial, images)
         born = analysis.regrown(kept, state.masks)
         layers = _layers(before, kept, state.masks)

@@ -15,7 +15,7 @@ from granet_lab.experiments.environment import environment
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.sparsity import Masks, analysis
-from granet_lab.training import data, loop
+from granet_lab.training import loop
 from granet_lab.training.recipes import Recipe
 from granet_lab.training.state import TrainState
 
@@ -104,7 +104,7 @@ class Run:
         """
         if not 0 <= epoch <= self.recipe.epochs:
             raise ValueError(f"epoch {epoch} is not in this run: choose 0 to {self.recipe.epochs}")
-        images = data.load(self.recipe.dataset, device)
+        images = self.recipe.images(device)
         kept = [e for e in self.checkpoints if e <= epoch]
         while kept:
             path = self.checkpoint_path(kept[-1])
@@ -184,7 +184,7 @@ class Run:
         first = min([len(rows), *missing]) if not self.finished else missing[0]
         last = missing[-1] if self.finished else self.recipe.epochs
         state = self.load(max([e for e in self.checkpoints if e < first], default=0), device)
-        images = data.load(self.recipe.dataset, device)
+        images = self.recipe.images(device)
         if not rows:
             start = {"epoch": 0, "seconds": 0.0, "flops": 0.0, **loop.sparseness(state)}
             start |= loop.evaluate(state, self.recipe, images)
@@ -214,7 +214,7 @@ class Run:
 
     def checkpoint_bytes(self) -> int:
         """What one checkpoint takes on the disk, to within its header."""
-        return checkpoints.size(loop.new_state(self.recipe, data.load(self.recipe.dataset)))
+        return checkpoints.size(loop.new_state(self.recipe, self.recipe.images()))
 
     def checkpoint_path(self, epoch: int) -> Path:
         """Where the checkpoint of an epoch is, or would be."""

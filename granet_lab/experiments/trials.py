@@ -10,7 +10,6 @@ from typing import Any
 
 from granet_lab import checks
 from granet_lab.sparsity import Pruning, naming, prunable
-from granet_lab.training import data, models
 from granet_lab.training.recipes import Recipe, learning_rate
 
 CONTINUATIONS = ("frozen", "remaining")
@@ -142,6 +141,4 @@ def _several(name: str, value: Any) -> list[Any]:
 
 def layer_names(recipe: Recipe) -> list[str]:
     """The prunable parameters of a recipe's network, in its order: what ``layers`` can name."""
-    images = data.load(recipe.dataset)
-    model = models.build(recipe.model, images.input_shape, images.classes, recipe.seed)
-    return list(prunable(model))
+    return list(prunable(recipe.network()))

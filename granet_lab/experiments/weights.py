@@ -10,7 +10,6 @@ from granet_lab.experiments.store import Run
 from granet_lab.experiments.tidy import trial_columns
 from granet_lab.experiments.trials import Trial
 from granet_lab.sparsity import prunable
-from granet_lab.training import data
 
 # What becomes of a weight, in the order in which later words replace earlier ones.
 FATES = ("inactive", "kept", "removed", "regrown")
@@ -31,7 +30,7 @@ def weights(run: Run, trial: Trial, device: str = "cpu") -> pd.DataFrame:
     """
     state = run.load(trial.epoch, device)
     values = {name: w.detach().clone() for name, w in prunable(state.model).items()}
-    before, kept = operate_(state, trial, data.load(trial.recipe.dataset, device))
+    before, kept = operate_(state, trial, trial.recipe.images(device))
     frames = []
     for name, value in values.items():
         regrown = state.masks[name] & ~kept[name]

@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from granet_lab.datasets import Dataset, Split, batches
+from granet_lab.models import build
 from granet_lab.randomness import generator, seeded
 from granet_lab.sparsity import Context, Masks, batchnorm
 from granet_lab.sparsity.context import Batch, Weights
 from granet_lab.sparsity.plan import Plan
 from granet_lab.sparsity.tally import Tally
 from granet_lab.training import distributed, rewinding
-from granet_lab.training.data import Dataset, Split, batches
 from granet_lab.training.dynamics import Dynamics, factors_of
-from granet_lab.training.models import build
 from granet_lab.training.recipes import Recipe, learning_rate
 from granet_lab.training.sgd import SGD
 from granet_lab.training.state import Diverged, TrainState

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from granet_lab import checks
+from granet_lab.datasets import AUGMENTATIONS, DATASETS, Dataset, load
+from granet_lab.models import MODELS, build
 from granet_lab.registry import Registry
 from granet_lab.sparsity.methods import SparseTraining, dense
-from granet_lab.training.augmentation import AUGMENTATIONS
-from granet_lab.training.data import DATASETS
-from granet_lab.training.models import MODELS
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -94,6 +95,15 @@ class Recipe:
                 f"not {self.method!r}"
             )
         self.method.check(self.epochs)
+
+    def images(self, device: str = "cpu") -> Dataset:
+        """The dataset on a device; kept for the next time."""
+        return load(self.dataset, device)
+
+    def network(self) -> nn.Module:
+        """The network at initialisation, on the CPU, every weight active."""
+        images = self.images()
+        return build(self.model, images.input_shape, images.classes, self.seed)
 
 
 def _milestones(epochs: Iterable[int]) -> tuple[int, ...]:

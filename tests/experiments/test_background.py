@@ -10,8 +10,8 @@ import pytest
 import granet_lab as gl
 from granet_lab.experiments import background, files, progress
 from granet_lab.experiments.pools import OwnProcesses
+from granet_lab.models import MODELS
 from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.training.models import MODELS
 
 
 @pytest.fixture(scope="module")

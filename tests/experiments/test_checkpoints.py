@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 import granet_lab as gl
+from granet_lab import datasets, models
 from granet_lab.experiments import checkpoints
 from granet_lab.experiments.files import DamagedFile
-from granet_lab.training import data, loop, models
+from granet_lab.training import loop
 
-DIGITS = data.load("digits")
+DIGITS = datasets.load("digits")
 SMALL = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200)
 
 KINDS = {

@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 
 import granet_lab as gl
+from granet_lab import datasets
 from granet_lab.experiments.comparison import COMPARED, comparison
 from granet_lab.sparsity import cost
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import METHODS
-from granet_lab.training import data
 
-DIGITS = data.load("digits")
+DIGITS = datasets.load("digits")
 
 
 @pytest.fixture

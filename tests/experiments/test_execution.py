@@ -16,12 +16,11 @@ import pytest
 import torch
 
 import granet_lab as gl
+from granet_lab.datasets import AUGMENTATIONS, DATASETS
 from granet_lab.experiments import execution
+from granet_lab.models import MODELS
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.training.augmentation import AUGMENTATIONS
-from granet_lab.training.data import DATASETS
-from granet_lab.training.models import MODELS
 
 SWEEP = """
 import sys, granet_lab as gl

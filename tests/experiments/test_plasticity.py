@@ -4,14 +4,15 @@ import pytest
 import torch
 
 import granet_lab as gl
+from granet_lab import datasets
 from granet_lab.experiments.plasticity import measure_trial, operate_, prune_once, sparsities
 from granet_lab.experiments.store import Run
 from granet_lab.sparsity import prunable
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.training import data, loop
+from granet_lab.training import loop
 
-DIGITS = data.load("digits")
+DIGITS = datasets.load("digits")
 
 
 def trial(recipe, epoch, rate, lr="frozen", recovery_epochs=None, reestimate=False, **pruning):

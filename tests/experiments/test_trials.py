@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 import granet_lab as gl
+from granet_lab import datasets
 from granet_lab.experiments.identity import describe, identity
 from granet_lab.sparsity import prunable
-from granet_lab.training import data, loop
+from granet_lab.training import loop
 from granet_lab.training.recipes import learning_rate
 
 RECIPE = gl.recipes.digits()
@@ -298,7 +299,7 @@ def test_one_string_of_layers_is_one_value():
 def test_layer_names_are_those_of_the_prunable_weights_in_their_order(model, names):
     recipe = gl.recipes.digits(model=model)
     assert gl.layer_names(recipe) == names
-    state = loop.new_state(recipe, data.load("digits"))
+    state = loop.new_state(recipe, datasets.load("digits"))
     assert list(prunable(state.model)) == list(state.masks) == names
 
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import granet_lab as gl
+from granet_lab import datasets
 from granet_lab.experiments.tidy import trial_columns
 from granet_lab.sparsity import prunable
-from granet_lab.training import data, loop
+from granet_lab.training import loop
 
 SIZES = {"1.weight": 6400, "3.weight": 10000, "5.weight": 1000}
 
@@ -36,7 +37,7 @@ def test_the_fate_of_each_weight_is_what_the_masks_say(lab, sparse_recipe):
     trial = one(sparse_recipe, regrow="random")
     found = lab.weights([trial])
     state = lab.run(sparse_recipe).load(2)
-    context = loop.context(state, sparse_recipe, data.load("digits"))
+    context = loop.context(state, sparse_recipe, datasets.load("digits"))
     kept = gl.prune(context, trial.pruning)
     regrown = gl.regenerate(context, state.masks, kept, "random")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import granet_lab as gl
-from granet_lab.training import data, distributed, loop
+from granet_lab import datasets
+from granet_lab.training import distributed, loop
 
 WAYS = [("granet", "magnitude"), ("set", "magnitude"), ("gmp", "fisher")]
 
@@ -16,11 +17,12 @@ import sys
 import torch
 import torch.distributed as dist
 import granet_lab as gl
-from granet_lab.training import data, loop
+from granet_lab import datasets
+from granet_lab.training import loop
 
 folder, *ways = sys.argv[1:]
 dist.init_process_group("gloo")
-images = data.load("digits")
+images = datasets.load("digits")
 for way in ways:
     name, criterion = way.split(",")
     recipe = gl.recipes.digits(
@@ -76,7 +78,7 @@ def test_two_processes_agree_on_masks_and_weights_after_twenty_updates(together,
     recipe = gl.recipes.digits(
         model="mlp", epochs=5, milestones=(3,), train_size=200, method=method
     )
-    images = data.load("digits")
+    images = datasets.load("digits")
     alone = next(loop.fit(loop.new_state(recipe, images), recipe, images, 5))
     assert one["flops"][0] == pytest.approx(alone["flops"], rel=0.02)
     assert one["train_loss"][0] == pytest.approx(alone["train_loss"], rel=1e-4)

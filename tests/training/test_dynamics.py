@@ -5,13 +5,14 @@ import pytest
 import torch
 
 import granet_lab as gl
+from granet_lab import datasets, models
 from granet_lab.sparsity import cost, prunable
 from granet_lab.sparsity.methods import METHODS
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.training import data, loop, models
+from granet_lab.training import loop
 from granet_lab.training.dynamics import Dynamics
 
-DIGITS = data.load("digits")
+DIGITS = datasets.load("digits")
 CHANGING = [n for n in METHODS if METHODS[n]().changes and not METHODS[n]().rounds]
 
 

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import granet_lab as gl
+from granet_lab import datasets, models
 from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.training import data, loop, models
+from granet_lab.training import loop
 from granet_lab.training.loop import Diverged, context, epoch_batches, evaluate, fit, new_state
 
-DIGITS = data.load("digits")
+DIGITS = datasets.load("digits")
 SPARSE = gl.methods.static(0.9)
 COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc"]
 COLUMNS += ["sparsity", "pruned", "regrown", "survival", "exploration", "layers", "flops"]
@@ -23,7 +24,7 @@ COLUMNS += ["seconds"]
 @pytest.fixture
 def registered(monkeypatch):
     """Registers models and datasets for the length of a test."""
-    for registry in (models.MODELS, data.DATASETS):
+    for registry in (models.MODELS, datasets.DATASETS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
@@ -363,7 +364,7 @@ def test_another_dataset_trains_another_network(registered, recipe):
         return replace(DIGITS, train=gl.Split(split.images.flip(3), split.labels))
 
     other = replace(recipe, dataset="mirrored")
-    assert not same(train(other, 1, images=data.load("mirrored"))[0], train(recipe, 1)[0])
+    assert not same(train(other, 1, images=datasets.load("mirrored"))[0], train(recipe, 1)[0])
 
 
 def test_the_context_holds_the_first_batch_of_the_coming_epoch(recipe):

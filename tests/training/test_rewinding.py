@@ -3,10 +3,11 @@ from dataclasses import replace
 import torch
 
 import granet_lab as gl
+from granet_lab import datasets
 from granet_lab.sparsity import prunable
-from granet_lab.training import data, loop
+from granet_lab.training import loop
 
-DIGITS = data.load("digits")
+DIGITS = datasets.load("digits")
 ROUNDS = gl.methods.Rounds(count=2, cycle=3, rewind=1)
 
 

@@ -1,9 +1,7 @@
-"""Datasets as tensors on the device, and the batches of an epoch."""
+"""Images and classes as tensors, in three splits."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,15 +9,6 @@ import torch
 from torch import Tensor
 
 from granet_lab import checks
-from granet_lab.randomness import generator
-from granet_lab.registry import Registry
-from granet_lab.training.augmentation import AUGMENTATIONS
-
-DATASETS: Registry = Registry("dataset")
-dataset = DATASETS.register
-
-# Images normalised and augmented at once: enough to hide the overhead, little memory.
-_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -139,64 +128,3 @@ def from_arrays(
         mean=tuple(pixels.mean((0, 2, 3)).tolist()),
         std=tuple(pixels.std((0, 2, 3)).clamp(min=1e-3).tolist()),
     )
-
-
-@dataset
-def digits() -> Dataset:
-    """scikit-learn's digits: 1,797 handwritten digits of 8x8 pixels in 17 grey levels.
-
-    900 images to train on, 297 for validation, 600 for testing (a sixth of a percentage point
-    an image).
-    """
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    images = (found.images * (255 / 16)).round().astype(np.uint8)[:, None]
-    return from_arrays(images, found.target, validation_size=297, test_size=600)
-
-
-def load(name: str, device: str = "cpu") -> Dataset:
-    """The dataset of that name on a device; kept for the next time.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    return _load(DATASETS[name], device)
-
-
-# Keyed by the function, so that a notebook may define its dataset anew.
-@functools.lru_cache(maxsize=4)
-def _load(make: Callable[[], Dataset], device: str) -> Dataset:
-    return make().to(device)
-
-
-def batches(
-    data: Dataset,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    augment: str | None = None,
-    train_size: int | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training batches of one epoch: a function of (seed, epoch) alone.
-
-    Yields:
-        Images, float32 of shape (batch_size, channels, height, width), and labels, int64 of
-        shape (batch_size,). What does not fill a batch is left out.
-
-    Raises:
-        ValueError: there are fewer images than one batch takes.
-    """
-    split = data.train.first(train_size)
-    if len(split) < batch_size:
-        raise ValueError(f"batch_size must be at most {len(split)}, the images, not {batch_size}")
-    order = torch.randperm(len(split), generator=generator("order", seed, epoch))
-    order = order[: len(split) // batch_size * batch_size].to(split.images.device)
-    noise = generator("augmentation", seed, epoch)
-    for block in order.split(max(1, _BLOCK // batch_size) * batch_size):
-        images, labels = split.images[block], split.labels[block]
-        if augment is not None:
-            images = AUGMENTATIONS[augment](images, noise)
-        yield from zip(
-            data.normalise(images).split(batch_size), labels.split(batch_size), strict=True
-        )

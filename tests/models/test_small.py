@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from granet_lab.models import MODELS, build
 from granet_lab.sparsity import prunable
-from granet_lab.training.models import MODELS, build
 
 every_model = pytest.mark.parametrize("name", MODELS)
 every_shape = pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from granet_lab.training.augmentation import AUGMENTATIONS, crop, crop_flip
+from granet_lab.datasets.augmentation import AUGMENTATIONS, crop, crop_flip
 
 every_augmentation = pytest.mark.parametrize("name", AUGMENTATIONS)
 SHAPES = [(64, 1, 8, 8), (10, 3, 32, 32), (6, 2, 5, 9), (3, 1, 1, 1)]
