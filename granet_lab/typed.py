@@ -23,7 +23,8 @@ def recipes(
     """
     from granet_lab import checks
     from granet_lab.sparsity.methods import dense
-    from granet_lab.training.recipes import RECIPES, Recipe, under
+    from granet_lab.training.recipe import Recipe, under
+    from granet_lab.training.recipes import RECIPES
 
     changes = dict(setting(text) for text in settings)
     fields = {field.name for field in dataclasses.fields(Recipe)} - {"seed", "method"}

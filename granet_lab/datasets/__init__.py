@@ -1,10 +1,11 @@
 """Images as tensors on the device, and the batches that networks learn from."""
 
+from granet_lab.datasets import cifar as cifar
 from granet_lab.datasets import digits as digits
 from granet_lab.datasets.augmentation import AUGMENTATIONS, augmentation
 from granet_lab.datasets.batching import batches
 from granet_lab.datasets.dataset import Dataset, Split, from_arrays
-from granet_lab.datasets.named import DATASETS, dataset, load
+from granet_lab.datasets.named import DATASETS, check, dataset, load
 
 __all__ = [
     "AUGMENTATIONS",
@@ -13,6 +14,7 @@ __all__ = [
     "Split",
     "augmentation",
     "batches",
+    "check",
     "dataset",
     "from_arrays",
     "load",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,11 @@ import torch
 from torch import Tensor
 
 from granet_lab import checks
+
+# Images of which sums are taken at once.
+_BLOCK = 1024
+# Of pixels that never vary, so that nothing is divided by zero.
+_SMALLEST_STD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,11 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @classmethod
+    def of(cls, train: Split, validation: Split, test: Split, classes: int) -> Dataset:
+        """The three splits, normalised by the training pixels."""
+        return cls(train, validation, test, classes, *_moments(train.images))
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
@@ -119,12 +130,19 @@ def from_arrays(
         Split(torch.from_numpy(images[part]), torch.from_numpy(labels[part].astype(np.int64)))
         for part in np.split(order, cuts)
     )
-    pixels = train.images.double()
-    return Dataset(
-        train,
-        validation,
-        test,
-        classes=int(labels.max()) + 1,
-        mean=tuple(pixels.mean((0, 2, 3)).tolist()),
-        std=tuple(pixels.std((0, 2, 3)).clamp(min=1e-3).tolist()),
-    )
+    return Dataset.of(train, validation, test, classes=int(labels.max()) + 1)
+
+
+def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation by channel, from sums in whole numbers: exact, in any order."""
+    total = torch.zeros(2, images.shape[1], dtype=torch.int64)
+    for block in images.split(_BLOCK):
+        pixels = block.to(torch.int64)
+        total += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))]).cpu()
+    n = images.numel() // images.shape[1]
+    means, stds = [], []
+    for first, second in zip(*total.tolist(), strict=True):
+        means.append(first / n)
+        variance = (second * n - first**2) / (n * max(1, n - 1))
+        stds.append(max(math.sqrt(variance), _SMALLEST_STD))
+    return tuple(means), tuple(stds)

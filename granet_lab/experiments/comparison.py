@@ -15,7 +15,7 @@ from granet_lab.sparsity import cost, methods
 from granet_lab.sparsity.cost import LayerCost
 from granet_lab.sparsity.methods import METHODS
 from granet_lab.sparsity.sparse_training import SparseTraining
-from granet_lab.training.recipes import Recipe, under
+from granet_lab.training.recipe import Recipe, under
 
 # What the paper compares, and the dense network.
 COMPARED = ("dense", "static", "set", "rigl", "gmp", "granet", "granet_st")

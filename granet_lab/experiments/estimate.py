@@ -8,7 +8,7 @@ from statistics import median
 
 from granet_lab.experiments.results import Results
 from granet_lab.experiments.trials import Trial
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 
 def seconds_per_epoch(results: Results, recipes: Iterable[Recipe]) -> float | None:

@@ -26,7 +26,7 @@ from granet_lab.experiments.trials import Trial
 from granet_lab.models import MODELS
 from granet_lab.registry import Registry
 from granet_lab.sparsity import allocation, criteria, regrowths
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

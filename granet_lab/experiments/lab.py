@@ -23,7 +23,7 @@ from granet_lab.experiments.views import Views
 from granet_lab.experiments.weights import weights
 from granet_lab.sparsity.sparse_training import SparseTraining
 from granet_lab.training import loop
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

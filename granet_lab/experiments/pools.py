@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from granet_lab import checks
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 
 class Pool(Protocol):

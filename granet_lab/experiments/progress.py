@@ -22,7 +22,7 @@ from granet_lab.experiments import files
 from granet_lab.experiments.identity import describe, identity
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 # Of a training; that of a trial has the trial's hash.
 _TRAINING = "training"

@@ -12,7 +12,7 @@ from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 # Nanoseconds.
 _TICK = 100_000_000

@@ -11,7 +11,8 @@ from granet_lab.experiments.trials import Trial
 from granet_lab.sparsity import methods
 from granet_lab.sparsity.rounds import Rounds
 from granet_lab.sparsity.sparse_training import SparseTraining
-from granet_lab.training.recipes import RECIPES, Recipe
+from granet_lab.training.recipe import Recipe
+from granet_lab.training.recipes import RECIPES
 
 
 def trials_code(trials: Sequence[Trial]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.sparsity import Masks, analysis
 from granet_lab.training import loop
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 from granet_lab.training.state import TrainState
 
 HISTORY = [
@@ -52,7 +53,7 @@ class Run:
 
     def __init__(self, root: Path, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.path = root / f"{recipe.dataset}-{recipe.model}-{identity(recipe)}"
+        self.path = root / f"{_word(recipe.dataset)}-{_word(recipe.model)}-{identity(recipe)}"
 
     def __repr__(self) -> str:
         done = max(0, len(self.rows()) - 1)
@@ -258,6 +259,11 @@ class Run:
     def _keep(self, state: TrainState, missing: list[int]) -> None:
         if state.epoch in missing:
             checkpoints.write(self.checkpoint_path(state.epoch), state)
+
+
+def _word(name: str) -> str:
+    """The end of a name such as "folder:birds/small", fit for a path."""
+    return re.split(r"[:/\\]", name.rstrip("/"))[-1]
 
 
 def _is_nan(value: Any) -> bool:

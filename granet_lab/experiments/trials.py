@@ -10,7 +10,7 @@ from typing import Any
 
 from granet_lab import checks
 from granet_lab.sparsity import Pruning, naming, prunable
-from granet_lab.training.recipes import Recipe, learning_rate
+from granet_lab.training.recipe import Recipe, learning_rate
 
 CONTINUATIONS = ("frozen", "remaining")
 

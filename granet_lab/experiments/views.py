@@ -16,7 +16,7 @@ from granet_lab.experiments.store import Run
 from granet_lab.experiments.tables import with_none
 from granet_lab.experiments.tidy import tidy, trial_columns
 from granet_lab.experiments.trials import Trial
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

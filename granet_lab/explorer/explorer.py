@@ -24,7 +24,7 @@ from granet_lab.explorer.lookup import Answer, Lookup, Scene
 from granet_lab.explorer.picture import Picture
 from granet_lab.explorer.runner import Runner
 from granet_lab.explorer.setting import Setting
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

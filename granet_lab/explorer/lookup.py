@@ -14,7 +14,7 @@ from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
 from granet_lab.explorer.setting import Setting
 from granet_lab.figures.statistics import interval
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

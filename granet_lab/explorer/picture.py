@@ -22,7 +22,7 @@ from PIL import Image
 from granet_lab.explorer.lookup import Answer, Known, Scene, mean_curve
 from granet_lab.explorer.scenery import COLOURS, DASHES, INK, MARKERS, NORMAL, SMALL, Scenery
 from granet_lab.figures import panels
-from granet_lab.training.recipes import Recipe, learning_rate
+from granet_lab.training.recipe import Recipe, learning_rate
 
 Answers = Mapping[str, Sequence[Answer]]
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from granet_lab.explorer.lookup import Line, Scene
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 # CSS pixels, a hundred to matplotlib's inch.
 WIDTH, HEIGHT = 940, 380

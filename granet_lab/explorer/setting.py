@@ -16,7 +16,7 @@ from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import SparseTraining
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.training.recipes import Recipe
+from granet_lab.training.recipe import Recipe
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)

@@ -24,7 +24,7 @@ from granet_lab.sparsity.plan import Plan
 from granet_lab.sparsity.tally import Tally
 from granet_lab.training import distributed, rewinding
 from granet_lab.training.dynamics import Dynamics, factors_of
-from granet_lab.training.recipes import Recipe, learning_rate
+from granet_lab.training.recipe import Recipe, learning_rate
 from granet_lab.training.sgd import SGD
 from granet_lab.training.state import Diverged, TrainState
 

@@ -1,140 +1,26 @@
-"""Recipes: all that fixes a training run."""
+"""The recipes that have a name."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
-from granet_lab import checks
-from granet_lab.datasets import AUGMENTATIONS, DATASETS, Dataset, load
-from granet_lab.models import MODELS, build
 from granet_lab.registry import Registry
-from granet_lab.sparsity.methods import SparseTraining, dense
-
-PRECISIONS = ("fp32", "bf16")
+from granet_lab.training.recipe import Recipe
 
 RECIPES: Registry = Registry("recipe")
 recipe = RECIPES.register
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """All that fixes a training run: equal recipes give equal weights, bit for bit on a CPU.
-
-    Attributes:
-        dataset: a dataset's name.
-        model: a model's name.
-        epochs: length of the run.
-        batch_size: images in a step; a last batch that is not full is left out.
-        lr: learning rate of SGD at the start.
-        milestones: epochs at which the learning rate is multiplied by ``gamma``.
-        gamma: factor of each decay.
-        momentum: of SGD.
-        nesterov: whether the momentum is Nesterov's.
-        weight_decay: L2 penalty, added to the gradient of every parameter.
-        warmup_epochs: the learning rate rises linearly over the first epochs: lr (t + 1) / n.
-        label_smoothing: of the cross-entropy, 0 to 1.
-        augment: None or an augmentation's name.
-        precision: "fp32", or "bf16" for autocast.
-        train_size: train on the first so many images of the training split; None: all.
-        method: how the network is sparse while it trains, see ``granet_lab.methods``.
-        seed: of initialisation, batch order, augmentation and random scores.
-        threads: CPU threads of the run. Part of the recipe, because float sums depend on it.
-
-    Raises:
-        ValueError: a value outside its range or an unknown name.
-    """
-
-    dataset: str
-    model: str
-    epochs: int
-    batch_size: int
-    lr: float
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    warmup_epochs: int = 0
-    label_smoothing: float = 0.0
-    augment: str | None = None
-    precision: str = "fp32"
-    train_size: int | None = None
-    method: SparseTraining = field(default_factory=dense)
-    seed: int = 0
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        DATASETS.check(self.dataset)
-        MODELS.check(self.model)
-        checks.choice("augmentation", self.augment, (None, *AUGMENTATIONS))
-        checks.choice("precision", self.precision, PRECISIONS)
-        for name in ("epochs", "batch_size", "threads"):
-            put(name, checks.count(name, getattr(self, name), minimum=1))
-        for name in ("warmup_epochs", "seed"):
-            put(name, checks.count(name, getattr(self, name)))
-        for name in ("lr", "gamma", "momentum", "weight_decay"):
-            put(name, checks.real(name, getattr(self, name), minimum=0))
-        put("label_smoothing", checks.fraction("label_smoothing", self.label_smoothing))
-        put("milestones", _milestones(self.milestones))
-        put("nesterov", checks.flag("nesterov", self.nesterov))
-        if self.train_size is not None:
-            put("train_size", checks.count("train_size", self.train_size, minimum=1))
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-        if not isinstance(self.method, SparseTraining):
-            raise ValueError(
-                f"method must be one of granet_lab.methods, e.g. methods.static(0.9), "
-                f"not {self.method!r}"
-            )
-        self.method.check(self.epochs)
-
-    def images(self, device: str = "cpu") -> Dataset:
-        """The dataset on a device; kept for the next time."""
-        return load(self.dataset, device)
-
-    def network(self) -> nn.Module:
-        """The network at initialisation, on the CPU, every weight active."""
-        images = self.images()
-        return build(self.model, images.input_shape, images.classes, self.seed)
-
-
-def _milestones(epochs: Iterable[int]) -> tuple[int, ...]:
-    if not isinstance(epochs, Iterable) or isinstance(epochs, str):
-        raise ValueError(f"milestones must be a tuple of epochs, not {epochs!r}")
-    found = tuple(checks.count("milestones", epoch) for epoch in epochs)
-    if list(found) != sorted(set(found)):
-        raise ValueError(f"milestones must be ascending epochs, not {found}")
-    return found
-
-
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The learning rate of the epoch with index ``epoch`` (0 is the first), a pure function."""
-    rounds = recipe.method.rounds
-    epoch = rounds.position(epoch) if rounds else epoch
-    decays = sum(milestone <= epoch for milestone in recipe.milestones)
-    warmup = min(1.0, (epoch + 1) / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
-    return recipe.lr * recipe.gamma**decays * warmup
-
-
-def under(recipe: Recipe, method: SparseTraining) -> Recipe:
-    """The recipe with another method; rounds take its epochs for each training.
-
-    Raises:
-        ValueError: a schedule that does not fit the recipe.
-    """
-    if method.rounds is None:
-        return dataclasses.replace(recipe, method=method)
-    rounds = dataclasses.replace(method.rounds, cycle=recipe.epochs)
-    method = dataclasses.replace(method, rounds=rounds)
-    return dataclasses.replace(recipe, method=method, epochs=rounds.epochs)
+# What Liu et al. (2021) train with on CIFAR, the same for every network. Zero padding, plain
+# momentum and a validation split for both data sets are this laboratory's: the official code has
+# Nesterov momentum, and on CIFAR-10 reflected borders.
+_CIFAR: dict[str, Any] = {
+    "epochs": 160,
+    "batch_size": 128,
+    "lr": 0.1,
+    "milestones": (80, 120),
+    "weight_decay": 5e-4,
+    "augment": "crop_flip",
+}
 
 
 @recipe
@@ -157,3 +43,50 @@ def digits(**changes: Any) -> Recipe:
             **changes,
         }
     )
+
+
+@recipe
+def resnet20_cifar10(**changes: Any) -> Recipe:
+    """ResNet-20 on CIFAR-10: the network of most plasticity figures of Liu et al. (2021).
+
+    160 epochs, batch 128, SGD momentum 0.9, learning rate 0.1 / 10 at 80 and 120, weight decay
+    5e-4, crops of padded images and flips. 92.4% is usual for the dense network on all 50,000
+    training images; here 5,000 of them are for validation.
+    """
+    return Recipe(**{"dataset": "cifar10", "model": "resnet20", **_CIFAR, **changes})
+
+
+@recipe
+def vgg19_cifar10(**changes: Any) -> Recipe:
+    """VGG-19 with batch normalisation on CIFAR-10, trained like :func:`resnet20_cifar10`.
+
+    Liu et al. (2021) report 93.85% for the dense network.
+    """
+    return Recipe(**{"dataset": "cifar10", "model": "vgg19", **_CIFAR, **changes})
+
+
+@recipe
+def vgg19_cifar100(**changes: Any) -> Recipe:
+    """VGG-19 with batch normalisation on CIFAR-100, trained like :func:`resnet20_cifar10`.
+
+    Liu et al. (2021) report 73.43% for the dense network.
+    """
+    return Recipe(**{"dataset": "cifar100", "model": "vgg19", **_CIFAR, **changes})
+
+
+@recipe
+def resnet50_cifar10(**changes: Any) -> Recipe:
+    """ResNet-50 with a 3x3 stem on CIFAR-10, trained like :func:`resnet20_cifar10`.
+
+    Liu et al. (2021) report 94.75% for the dense network.
+    """
+    return Recipe(**{"dataset": "cifar10", "model": "resnet50", **_CIFAR, **changes})
+
+
+@recipe
+def resnet50_cifar100(**changes: Any) -> Recipe:
+    """ResNet-50 with a 3x3 stem on CIFAR-100, trained like :func:`resnet20_cifar10`.
+
+    Liu et al. (2021) report 78.23% for the dense network.
+    """
+    return Recipe(**{"dataset": "cifar100", "model": "resnet50", **_CIFAR, **changes})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import granet_lab as gl
 from granet_lab.experiments.identity import describe, identity, restore
-from granet_lab.training.recipes import PRECISIONS
+from granet_lab.training.recipe import PRECISIONS
 
 RECIPE = gl.recipes.digits()
 SPARSE = replace(RECIPE, method=gl.methods.static(0.9))

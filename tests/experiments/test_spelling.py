@@ -10,7 +10,7 @@ from granet_lab.experiments.trials import CONTINUATIONS
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import SparseTraining
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.training.recipes import PRECISIONS
+from granet_lab.training.recipe import PRECISIONS
 from granet_lab.training.recipes import RECIPES as NAMED
 
 SCOPES = st.sampled_from(["global", "uniform", "er", "erk"])

@@ -9,7 +9,7 @@ from granet_lab import datasets
 from granet_lab.experiments.identity import describe, identity
 from granet_lab.sparsity import prunable
 from granet_lab.training import loop
-from granet_lab.training.recipes import learning_rate
+from granet_lab.training.recipe import learning_rate
 
 RECIPE = gl.recipes.digits()
 HALF = gl.Pruning(rate=0.5)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import granet_lab as gl
-from granet_lab.training.recipes import RECIPES, learning_rate
+from granet_lab.training.recipe import learning_rate
+from granet_lab.training.recipes import RECIPES
 
 digits = gl.recipes.digits
 every_recipe = pytest.mark.parametrize("name", RECIPES)

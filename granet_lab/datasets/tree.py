@@ -1,0 +1,138 @@
+"""A tree of image files, a folder for each class."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# What the folders of the splits may be called, as in the trees that are around.
+_TRAIN = ("train",)
+_VALIDATION = ("validation", "valid", "val")
+_TEST = ("test",)
+# The share of the images that a split is given where the tree has no folder for it.
+_SHARE = 10
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files and their classes.
+
+    Attributes:
+        names: paths relative to the tree.
+        labels: int64, a class for each.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def at(self, places: np.ndarray) -> Files:
+        """Some of them."""
+        return Files(tuple(self.names[i] for i in places), self.labels[places])
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies in a tree of images.
+
+    Attributes:
+        root: the folder.
+        classes: names, in the order of their labels.
+        train: in an order drawn by seed, the same every time, so that the first n are a sample.
+        validation: likewise.
+        test: likewise.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    train: Files
+    validation: Files
+    test: Files
+
+
+def scan(root: Path, seed: int = 0) -> Tree:
+    """Find the images of a tree and share them out.
+
+    The tree has a folder for each split with a folder for each class in it, or the folders of the
+    classes alone. Of ``train`` and ``val`` alone, as ImageNet has them, ``val`` is the test split.
+    Where there is no folder for validation, a tenth of the training images is taken; where there
+    is none for testing either, a tenth each.
+
+    Args:
+        root: the folder.
+        seed: of the order.
+
+    Raises:
+        ValueError: an empty tree or class, or splits with other classes.
+    """
+    folders = {folder.name: folder for folder in _folders(root)}
+    train, validation, test = (
+        next((folders[name] for name in names if name in folders), None)
+        for names in (_TRAIN, _VALIDATION, _TEST)
+    )
+    if train is None:
+        classes, files = _classes(root, root)
+        return Tree(root, classes, *_share(_shuffled(files, seed), parts=3))
+    if test is None and validation is None:
+        raise ValueError(f"{root} has a folder train, but none of test, val, valid, validation")
+    if test is None:
+        validation, test = None, validation
+    classes, files = _classes(root, train)
+    found = [_shuffled(files, seed)]
+    for folder in (validation, test):
+        if folder is not None:
+            others, files = _classes(root, folder)
+            if others != classes:
+                odd = sorted(set(classes) ^ set(others))
+                raise ValueError(
+                    f"{train} and {folder} must have the same classes: {odd[0]} is in one alone"
+                )
+            found.append(_shuffled(files, seed))
+    if validation is None:
+        found[:1] = _share(found[0], parts=2)
+    return Tree(root, classes, *found)
+
+
+def _share(files: Files, parts: int) -> list[Files]:
+    """All but a tenth, and that tenth; or two of them."""
+    small = len(files) // _SHARE
+    cuts = np.cumsum([len(files) - (parts - 1) * small] + [small] * (parts - 2))
+    return [files.at(part) for part in np.split(np.arange(len(files)), cuts)]
+
+
+def _shuffled(files: Files, seed: int) -> Files:
+    return files.at(np.random.default_rng(seed).permutation(len(files)))
+
+
+def _classes(root: Path, folder: Path) -> tuple[tuple[str, ...], Files]:
+    """The names of the classes in a folder, and their files in alphabetical order."""
+    classes = _folders(folder)
+    if not classes:
+        raise ValueError(f"{folder} has no folders: each class needs one, with its images in it")
+    names, labels = [], []
+    for label, one in enumerate(classes):
+        found = sorted(_files(one))
+        if not found:
+            raise ValueError(f"the class {one} is empty")
+        names += [os.path.relpath(name, root) for name in found]
+        labels += [label] * len(found)
+    return tuple(one.name for one in classes), Files(tuple(names), np.array(labels, np.int64))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _files(folder: Path) -> list[str]:
+    """All files below a folder; hidden ones are the system's, not the user's."""
+    return [
+        os.path.join(where, name)
+        for where, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith(".")
+    ]
