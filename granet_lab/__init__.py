@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "regenerate",
             "regrowth",
         ],
-        "datasets": ["Dataset", "Split", "dataset", "from_arrays"],
+        "datasets": ["Dataset", "Split", "add_dataset", "dataset", "from_arrays"],
         "models": ["model"],
         "training": ["Recipe", "recipes"],
         "experiments": [

@@ -5,13 +5,14 @@ from granet_lab.datasets import digits as digits
 from granet_lab.datasets.augmentation import AUGMENTATIONS, augmentation
 from granet_lab.datasets.batching import batches
 from granet_lab.datasets.dataset import Dataset, Split, from_arrays
-from granet_lab.datasets.named import DATASETS, check, dataset, load
+from granet_lab.datasets.named import DATASETS, add_dataset, check, dataset, load
 
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "Dataset",
     "Split",
+    "add_dataset",
     "augmentation",
     "batches",
     "check",

@@ -15,7 +15,7 @@ from granet_lab.datasets.named import dataset
 _VALIDATION = 5_000
 
 
-@dataset
+@dataset(downloads=True)
 def cifar10() -> Dataset:
     """CIFAR-10: 32x32 colour images in ten classes (Krizhevsky 2009).
 
@@ -28,7 +28,7 @@ def cifar10() -> Dataset:
     return _cifar("CIFAR10")
 
 
-@dataset
+@dataset(downloads=True)
 def cifar100() -> Dataset:
     """CIFAR-100: 32x32 colour images in a hundred classes (Krizhevsky 2009).
 

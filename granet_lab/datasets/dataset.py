@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from granet_lab import checks
+
+if TYPE_CHECKING:
+    from granet_lab.datasets.streaming import StreamedSplit
 
 # Images of which sums are taken at once.
 _BLOCK = 1024
@@ -40,6 +45,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        return tuple(self.images.shape[1:])
+
     def to(self, device: torch.device | str) -> Split:
         """The split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
@@ -49,6 +64,18 @@ class Split:
         if n is not None and n > len(self):
             raise ValueError(f"train_size must be at most {len(self)}, not {n}")
         return Split(self.images[:n], self.labels[:n])
+
+    def blocks(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels, block by block.
+
+        Args:
+            size: images at a time.
+            order: which, by number, on the device; None: all.
+        """
+        if order is None:
+            yield from zip(self.images.split(size), self.labels.split(size), strict=True)
+        else:
+            yield from ((self.images[block], self.labels[block]) for block in order.split(size))
 
 
 @dataclass(frozen=True)
@@ -64,9 +91,9 @@ class Dataset:
         std: likewise.
     """
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Split | StreamedSplit
+    validation: Split | StreamedSplit
+    test: Split | StreamedSplit
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -79,7 +106,12 @@ class Dataset:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
-        return tuple(self.train.images.shape[1:])
+        return self.train.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are, or go as they are read."""
+        return self.train.device
 
     def to(self, device: torch.device | str) -> Dataset:
         """The dataset on a device."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -11,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from granet_lab.datasets.places import home
 from granet_lab.datasets.tree import Files, Tree
 
 logger = logging.getLogger(__name__)
@@ -55,14 +55,10 @@ def decoded(tree: Tree, image_size: int | None = None) -> list[tuple[np.ndarray,
             could be read.
         OSError: the arrays cannot be written.
     """
-    home = tree.root.absolute().parent / f"{tree.root.name}.decoded"
-    folder = home / _fingerprint(tree, image_size)
+    folder = home(tree.root) / tree.fingerprint(_VERSION, image_size, contents=True)
     if not folder.is_dir():
         _write(tree, image_size, folder)
-    skipped = json.loads((folder / "index.json").read_text())["skipped"]
-    if skipped:
-        named = ", ".join(skipped[:_NAMED]) + (" ..." if len(skipped) > _NAMED else "")
-        logger.warning("%d files of %s are no images: %s", len(skipped), tree.root, named)
+    warn_of(json.loads((folder / "index.json").read_text())["skipped"], tree)
     # Copy on write: torch wants memory that it may write to, the file stays as it is.
     return [
         (np.load(folder / f"{name}.npy", mmap_mode="c"), np.load(folder / f"{name}-labels.npy"))
@@ -70,12 +66,19 @@ def decoded(tree: Tree, image_size: int | None = None) -> list[tuple[np.ndarray,
     ]
 
 
+def warn_of(names: Sequence[str], tree: Tree) -> None:
+    """Say how many files of a tree are left out, and name the first of them."""
+    if names:
+        named = ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
+        logger.warning("%d files of %s are no images: %s", len(names), tree.root, named)
+
+
 class NotAnImage(ValueError):
     """A file that holds no image, or a damaged one."""
 
 
-def picture(path: str | Path, image_size: int | None = None) -> np.ndarray:
-    """One image, uint8 of shape (height, width, 3).
+def opened(path: str | Path) -> Image.Image:
+    """An image file, in red, green and blue.
 
     Raises:
         NotAnImage: a file that Pillow cannot make an image of.
@@ -84,11 +87,19 @@ def picture(path: str | Path, image_size: int | None = None) -> np.ndarray:
     content = io.BytesIO(Path(path).read_bytes())
     try:
         with Image.open(content) as found:
-            image = found.convert("RGB")
+            return found.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # what Pillow raises depends on the format and the damage
         raise NotAnImage(f"{path} is no image: {error}") from error
+
+
+def picture(path: str | Path, image_size: int | None = None) -> np.ndarray:
+    """One image, uint8 of shape (height, width, 3); raises like :func:`opened`.
+
+    The shorter side is resized to ``image_size``, and the middle taken.
+    """
+    image = opened(path)
     if image_size is not None and image.size != (image_size, image_size):
         scale = image_size / min(image.size)
         width, height = (max(image_size, round(side * scale)) for side in image.size)
@@ -96,17 +107,6 @@ def picture(path: str | Path, image_size: int | None = None) -> np.ndarray:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         image = image.crop((left, top, left + image_size, top + image_size))
     return np.asarray(image)
-
-
-def _fingerprint(tree: Tree, image_size: int | None) -> str:
-    digest = hashlib.sha256(repr((_VERSION, image_size)).encode())
-    for name in _SPLITS:
-        files: Files = getattr(tree, name)
-        for path, label in zip(files.names, files.labels.tolist(), strict=True):
-            found = os.stat(tree.root / path)
-            digest.update(f"{path}\0{label}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-        digest.update(b"\n")
-    return digest.hexdigest()[:16]
 
 
 def _write(tree: Tree, image_size: int | None, folder: Path) -> None:

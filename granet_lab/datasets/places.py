@@ -13,6 +13,11 @@ def root() -> Path:
     return Path(os.environ.get(VARIABLE) or "data/datasets").expanduser()
 
 
+def home(folder: Path) -> Path:
+    """Where what is made of a tree of files lies, beside it; it may be deleted at any time."""
+    return folder.absolute().parent / f"{folder.name}.decoded"
+
+
 def find(path: str) -> Path:
     """A dataset's folder; a relative path starts at :func:`root`.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,42 @@ class Tree:
     train: Files
     validation: Files
     test: Files
+
+    def splits(self) -> tuple[Files, Files, Files]:
+        """Those of training, validation and testing."""
+        return self.train, self.validation, self.test
+
+    def without(self, names: Set[str]) -> Tree:
+        """The tree with some files left out.
+
+        Raises:
+            ValueError: nothing is left of a class, or of a split.
+        """
+        kept = [
+            files.at(np.array([i for i, name in enumerate(files.names) if name not in names], int))
+            for files in self.splits()
+        ]
+        for before, files in zip(self.splits(), kept, strict=True):
+            for label, name in enumerate(self.classes):
+                if label in before.labels and label not in files.labels:
+                    raise ValueError(f"no file of the class {name} in {self.root} is an image")
+        return replace(self, train=kept[0], validation=kept[1], test=kept[2])
+
+    def fingerprint(self, *words: object, contents: bool = False) -> str:
+        """16 hexadecimal digits that change with the names and classes of the files.
+
+        Args:
+            words: what else they shall depend on.
+            contents: whether they change with the sizes and times of the files, too.
+        """
+        digest = hashlib.sha256(repr(words).encode())
+        for files in self.splits():
+            for name, label in zip(files.names, files.labels.tolist(), strict=True):
+                found = os.stat(self.root / name) if contents else None
+                seen = f"{found.st_size}\0{found.st_mtime_ns}" if found else ""
+                digest.update(f"{name}\0{label}\0{seen}\n".encode())
+            digest.update(b"\n")
+        return digest.hexdigest()[:16]
 
 
 def scan(root: Path, seed: int = 0) -> Tree:

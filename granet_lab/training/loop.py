@@ -36,9 +36,12 @@ def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
 
     Enough to read a checkpoint into: no criterion is asked which weights the method would mask.
     """
-    device = data.train.images.device
+    device = data.device
     model = build(recipe.model, data.input_shape, data.classes, recipe.seed).to(device)
-    optimizer = SGD(model.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
+    spared = [] if recipe.norm_decay else [p for p in model.parameters() if p.ndim < 2]
+    optimizer = SGD(
+        model.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov, spared
+    )
     masks = Masks.dense(model)
     changing = recipe.method.changes
     state = TrainState(model, optimizer, masks, Tally.begin(masks), changing=changing)
@@ -189,7 +192,7 @@ def evaluate(state: TrainState, recipe: Recipe, data: Dataset) -> dict[str, floa
 
 def reestimate_batchnorm(state: TrainState, recipe: Recipe, data: Dataset) -> None:
     """Measure BatchNorm's statistics anew, in place, on the batches of the next epoch."""
-    with threads(recipe.threads), _precision(recipe, data.train.images.device):
+    with threads(recipe.threads), _precision(recipe, data.device):
         batchnorm.reestimate_(state.model, epoch_batches(recipe, data, state.epoch))
 
 
@@ -215,7 +218,7 @@ def _train_epoch(
     """One pass over the training split; the device is asked for numbers only at its end."""
     model, optimizer = state.model.train(), state.optimizer
     factors = factors_of(state)
-    device = data.train.images.device
+    device = data.device
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     with threads(recipe.threads), seeded("training", recipe.seed, state.epoch):
         for whole in epoch_batches(recipe, data, state.epoch):
@@ -248,9 +251,7 @@ def _evaluate_split(
 ) -> tuple[float, float]:
     state.model.eval()
     loss_sum, correct = 0.0, 0
-    for images, targets in zip(
-        split.images.split(_EVALUATION_BATCH), split.labels.split(_EVALUATION_BATCH), strict=True
-    ):
+    for images, targets in split.blocks(_EVALUATION_BATCH):
         with _precision(recipe, images.device):
             outputs = state.model(data.normalise(images)).float()
         loss_sum += float(F.cross_entropy(outputs, targets, reduction="sum"))

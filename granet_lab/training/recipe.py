@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from granet_lab import checks, datasets
-from granet_lab.datasets import AUGMENTATIONS, Dataset
-from granet_lab.models import MODELS, build
+from granet_lab.datasets import Dataset
+from granet_lab.models import build, factory
 from granet_lab.sparsity.methods import SparseTraining, dense
 
 PRECISIONS = ("fp32", "bf16")
@@ -21,8 +21,10 @@ class Recipe:
     """All that fixes a training run: equal recipes give equal weights, bit for bit on a CPU.
 
     Attributes:
-        dataset: a dataset's name, or "folder:PATH" for a tree of images.
-        model: a model's name.
+        dataset: a dataset's name; "folder:PATH" for a tree of images, "stream:PATH" for one that
+            does not fit in memory, a relative path starting at ``data/datasets``.
+        model: a model's name; "torchvision:NAME"; or "package.module:function" for a function of
+            one's own, from the shape of an image and the number of classes to a network.
         epochs: length of the run.
         batch_size: images in a step; a last batch that is not full is left out.
         lr: learning rate of SGD at the start.
@@ -30,16 +32,18 @@ class Recipe:
         gamma: factor of each decay.
         momentum: of SGD.
         nesterov: whether the momentum is Nesterov's.
-        weight_decay: L2 penalty, added to the gradient of every parameter.
+        weight_decay: L2 penalty, added to the gradient.
         warmup_epochs: the learning rate rises linearly over the first epochs: lr (t + 1) / n.
         label_smoothing: of the cross-entropy, 0 to 1.
-        augment: None or an augmentation's name.
+        augment: None or an augmentation's name, "resized_crop_flip" for a stream.
         precision: "fp32", or "bf16" for autocast.
         train_size: train on the first so many images of the training split; None: all.
         method: how the network is sparse while it trains, see ``granet_lab.methods``.
         seed: of initialisation, batch order, augmentation and random scores.
         threads: CPU threads of the run. Part of the recipe, because float sums depend on it.
         image_size: side in pixels to which the images of a folder are resized; None: as they are.
+        norm_decay: whether parameters of fewer than two dimensions, those of BatchNorm and biases,
+            are decayed like the others.
 
     Raises:
         ValueError: a value outside its range or an unknown name.
@@ -64,6 +68,7 @@ class Recipe:
     seed: int = 0
     threads: int = 1
     image_size: int | None = None
+    norm_decay: bool = True
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -71,9 +76,8 @@ class Recipe:
 
         if self.image_size is not None:
             put("image_size", checks.count("image_size", self.image_size, minimum=1))
-        datasets.check(self.dataset, self.image_size)
-        MODELS.check(self.model)
-        checks.choice("augmentation", self.augment, (None, *AUGMENTATIONS))
+        datasets.check(self.dataset, self.image_size, self.augment)
+        factory(self.model)
         checks.choice("precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size", "threads"):
             put(name, checks.count(name, getattr(self, name), minimum=1))
@@ -83,7 +87,8 @@ class Recipe:
             put(name, checks.real(name, getattr(self, name), minimum=0))
         put("label_smoothing", checks.fraction("label_smoothing", self.label_smoothing))
         put("milestones", _milestones(self.milestones))
-        put("nesterov", checks.flag("nesterov", self.nesterov))
+        for name in ("nesterov", "norm_decay"):
+            put(name, checks.flag(name, getattr(self, name)))
         if self.train_size is not None:
             put("train_size", checks.count("train_size", self.train_size, minimum=1))
         if self.nesterov and self.momentum == 0:

@@ -16,6 +16,13 @@ class SGD:
     w = w - lr (g + momentum v). Leaving out that class's bookkeeping saves an eighth of the step of
     a small network, and two seconds of imports in each worker.
 
+    Args:
+        parameters: what is optimised.
+        momentum: of the update.
+        weight_decay: L2 penalty.
+        nesterov: whether the momentum is Nesterov's.
+        undecayed: parameters that the penalty spares.
+
     Attributes:
         state: for each parameter a dict with its ``momentum_buffer``, zero at the start; empty
             without momentum. The same layout as in torch's optimizers.
@@ -27,8 +34,9 @@ class SGD:
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        undecayed: Iterable[nn.Parameter] = (),
     ) -> None:
-        self.parameters = list(parameters)
+        self.parameters, self.undecayed = list(parameters), set(undecayed)
         if any(torch.empty_like(p).stride() != p.stride() for p in self.parameters):
             raise ValueError("a parameter is a strided view of another tensor: make it a copy")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
@@ -52,11 +60,20 @@ class SGD:
         masked = [(p.grad, factor) for p, factor in factors if p.grad is not None]
         if masked:
             torch._foreach_mul_(*map(list, zip(*masked, strict=True)))
+        decayed = [p for p in moving if p not in self.undecayed]
+        self._move(decayed, lr, self.weight_decay)
+        self._move([p for p in moving if p in self.undecayed], lr, 0.0)
+        for parameter in moving:
+            parameter.grad = None
+
+    def _move(self, moving: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+        if not moving:
+            return
         torch._fused_sgd_(
             moving,
             [_like(p.grad, p) for p in moving],
             [self.state[p]["momentum_buffer"] for p in moving] if self.momentum else [],
-            weight_decay=self.weight_decay,
+            weight_decay=weight_decay,
             momentum=self.momentum,
             lr=lr,
             dampening=0.0,
@@ -64,8 +81,6 @@ class SGD:
             maximize=False,
             is_first_step=False,
         )
-        for parameter in moving:
-            parameter.grad = None
 
 
 def _like(gradient: Tensor, parameter: nn.Parameter) -> Tensor:

@@ -68,7 +68,7 @@ def test_augmentation_depends_on_seed_and_epoch_alone():
 
 def test_batches_do_not_depend_on_how_many_are_prepared_at_once(monkeypatch):
     before = list(batches(NUMBERED, 10, 0, 0))
-    monkeypatch.setattr(batching, "_BLOCK", 25)
+    monkeypatch.setattr(batching, "_IMAGES", 25)
     for (a, b), (c, d) in zip(batches(NUMBERED, 10, 0, 0), before, strict=True):
         assert torch.equal(a, c)
         assert torch.equal(b, d)
