@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "experiments",
         "figures",
         "explorer",
+        "reproduction",
     ],
     submod_attrs={
         "sparsity": [
@@ -46,5 +47,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "figures": ["plots"],
         "explorer": ["explore", "watch"],
+        "reproduction": ["reproduce"],
     },
 )

@@ -178,6 +178,74 @@ def compare(
         print(f"\n{write_table(table, csv, place.device)}")
 
 
+def reproduce(
+    recipe: tyro.conf.Positional[str],
+    *,
+    what: tuple[Literal["plasticity", "regeneration", "methods"], ...] = (
+        "plasticity",
+        "regeneration",
+        "methods",
+    ),
+    short: bool = False,
+    plan_only: bool = False,
+    epoch: tuple[int, ...] | None = None,
+    rate: tuple[float, ...] = (0.2, 0.5, 0.9, 0.98),
+    recovery_epochs: int | None = None,
+    method: tuple[str, ...] = ("rigl", "gmp", "granet"),
+    sparsity: tuple[float, ...] | None = None,
+    seed: tuple[int, ...] = (0,),
+    settings: Settings = (),
+    out: Path | None = None,
+    workers: int | None = None,
+    lab: Path = _LAB,
+    device: str | None = None,
+) -> None:
+    """Measure what the paper shows of a recipe, and report it beside what was published.
+
+    Prints the plan first, then measures stage by stage; the same command goes on where it stopped.
+    Example: granet-lab reproduce resnet20_cifar10 --short --set dataset=folder:cifar10-jpeg
+
+    Args:
+        recipe: Name of a recipe.
+        what: Stages: plasticity, regeneration (with and without), methods (trained sparse).
+        short: A tenth of the epochs, the learning rate falling in proportion.
+        plan_only: Print the plan, and what it would take, and stop.
+        epoch: Epochs after which to prune; by default a sixteenth of the run apart, or an eighth.
+        rate: Fractions of the current non-zeros to remove.
+        recovery_epochs: Length of the frozen continuation; by default 30 of 160.
+        method: Names, perhaps with values for what is not as usual, and a name for that in front.
+        sparsity: Sparsities at the end of training; by default those published for the recipe.
+        seed: One run for each seed.
+        settings: Other values for fields of the recipe.
+        out: Folder of the report; by default data/reports/ and the recipe's name.
+        workers: Processes; by default one for each core.
+        lab: Folder of the runs.
+        device: A torch device; by default the GPU if there is one.
+    """
+    from granet_lab import Lab
+    from granet_lab.reproduction import plan
+    from granet_lab.reproduction import reproduce as carry_out
+
+    place = Lab(lab, device)
+    changes = typed.changes(settings)
+    asked = plan(
+        recipe,
+        what,
+        short,
+        epoch,
+        rate,
+        recovery_epochs,
+        typed.methods(method),
+        sparsity,
+        seed,
+        **changes,
+    )
+    print(asked.describe(place, workers), flush=True)
+    if not plan_only:
+        name = f"{recipe}-short" if short else recipe
+        print(carry_out(place, asked, out or Path("data/reports") / name, workers))
+
+
 def plot(
     table: tyro.conf.Positional[Path],
     *,
@@ -241,7 +309,7 @@ def demo(
 
 def main() -> None:
     """A laboratory for pruning plasticity: prune a network at any epoch, see what comes back."""
-    commands = {f.__name__: f for f in (demo, train, measure, compare, plot, runs)}
+    commands = {f.__name__: f for f in (demo, train, measure, compare, reproduce, plot, runs)}
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.captureWarnings(True)
     try:

@@ -21,17 +21,11 @@ def recipes(
     Raises:
         ValueError: an unknown name, or a value that the recipe refuses.
     """
-    from granet_lab import checks
     from granet_lab.sparsity.methods import dense
-    from granet_lab.training.recipe import Recipe, under
+    from granet_lab.training.recipe import under
     from granet_lab.training.recipes import RECIPES
 
-    changes = dict(setting(text) for text in settings)
-    fields = {field.name for field in dataclasses.fields(Recipe)} - {"seed", "method"}
-    for field in changes:
-        if field in ("seed", "method"):
-            raise ValueError(f"{field} is not for --set: use --{field}")
-        checks.choice("field", field, sorted(fields))
+    values = changes(settings)
     for option, found in (("--seed", seeds), ("--pretrained-sparsity", sparsities)):
         if not found:
             raise ValueError(f"{option} needs at least one value")
@@ -44,10 +38,28 @@ def recipes(
     makers = [method(text)[1] for text in method_texts]
     ways = [make(sparsity) if sparsity else dense() for make in makers for sparsity in sparsities]
     return [
-        under(RECIPES[name](**changes, seed=seed), way)
+        under(RECIPES[name](**values, seed=seed), way)
         for way in dict.fromkeys(ways)
         for seed in seeds
     ]
+
+
+def changes(settings: tuple[str, ...]) -> dict[str, Any]:
+    """``name=value`` settings of a recipe, as a dict.
+
+    Raises:
+        ValueError: a field that recipes do not have, or that another option is for.
+    """
+    from granet_lab import checks
+    from granet_lab.training.recipe import Recipe
+
+    found = dict(setting(text) for text in settings)
+    fields = {field.name for field in dataclasses.fields(Recipe)} - {"seed", "method"}
+    for field in found:
+        if field in ("seed", "method"):
+            raise ValueError(f"{field} is not for --set: use --{field}")
+        checks.choice("field", field, sorted(fields))
+    return found
 
 
 def methods(texts: tuple[str, ...]) -> dict[str, Callable[[float], Any]]:

@@ -33,6 +33,7 @@ FLOORS = {
     "experiments": 3,
     "figures": 4,
     "explorer": 5,
+    "reproduction": 5,
     "demo": 6,
     "typed": 6,
     "cli": 7,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -87,6 +88,8 @@ def opened(path: str | Path) -> Image.Image:
     content = io.BytesIO(Path(path).read_bytes())
     try:
         with Image.open(content) as found:
+            if found.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                found = Image.fromarray((np.asarray(found) >> 8).clip(0, 255).astype(np.uint8))
             return found.convert("RGB")
     except MemoryError:
         raise
@@ -129,6 +132,8 @@ def _write(tree: Tree, image_size: int | None, folder: Path) -> None:
                 for split in _SPLITS
                 for name in _decode(tree, split, image_size, begun, shape, bar)
             ]
+        if skipped:
+            tree.without(set(skipped))  # which complains if nothing is left of a class
         (begun / "index.json").write_text(json.dumps({"skipped": skipped}))
         begun.chmod(0o755)  # what tempfile makes is for one's own eyes
         _to_disk(begun)
@@ -150,8 +155,9 @@ def _to_disk(folder: Path) -> None:
 def _sweep(home: Path) -> None:
     """Take away what was begun by a process that was killed, long ago."""
     for begun in home.glob(f"{_BEGUN}*"):
-        if time.time() - begun.stat().st_mtime > _STALE:
-            shutil.rmtree(begun, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has just finished it
+            if time.time() - begun.stat().st_mtime > _STALE:
+                shutil.rmtree(begun, ignore_errors=True)
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
@@ -220,9 +226,6 @@ def _decode(
         except BaseException:
             stop.set()
             raise
-    for label, name in enumerate(tree.classes):
-        if (files.labels == label).any() and not good[files.labels == label].any():
-            raise ValueError(f"no file of the class {name} in {tree.root} is an image")
     if not good.all():
         _keep(folder / f"{split}.npy", images, good)
     images.flush()

@@ -37,7 +37,7 @@ def add_dataset(name: str, data: Dataset) -> str:
     # As if a notebook had defined it: other processes are told, and it may be defined anew.
     make.__name__, make.__module__ = name, "__main__"
     DATASETS.register(make)
-    return name
+    return name.rstrip("_")  # as registries have it
 
 
 def check(name: str, image_size: int | None = None, augment: str | None = None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.utils.data import Dataset as Examples
 from tqdm import tqdm
 
 from granet_lab.datasets.dataset import Dataset
-from granet_lab.datasets.decoding import opened, warn_of
+from granet_lab.datasets.decoding import NotAnImage, opened, warn_of
 from granet_lab.datasets.places import find, home
 from granet_lab.datasets.tree import Files, Tree, scan
 from granet_lab.randomness import derive_seed
@@ -96,10 +96,19 @@ class StreamedSplit:
             sampler=places,
             num_workers=min(_WORKERS, os.cpu_count() or 1),
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # so that torch's own stays as it is
         )
-        for images, labels in loader:
+        for images, labels in _one_line(loader):
             images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             yield images, labels.to(self.device, non_blocking=True)
+
+
+def _one_line(loader: DataLoader) -> Iterator[list[Tensor]]:
+    """What the loader yields; of the error of one of its processes the last line, its cause."""
+    try:
+        yield from loader
+    except NotAnImage as error:
+        raise NotAnImage(str(error).strip().rpartition("NotAnImage: ")[2]) from None
 
 
 class _Pictures(Examples):
@@ -165,9 +174,10 @@ def _checked(tree: Tree) -> Tree:
     """The tree without the files that are no images; which those are is kept beside it."""
     note = home(tree.root) / f"{tree.fingerprint()}-no-images.json"
     try:
-        bad = json.loads(note.read_text())
+        # Those that were bad are looked at again: they may have been mended.
+        bad = _without_header(tree, json.loads(note.read_text()))
     except (FileNotFoundError, ValueError):
-        bad = _without_header(tree)
+        bad = _without_header(tree, [name for files in tree.splits() for name in files.names])
         note.parent.mkdir(parents=True, exist_ok=True)
         begun = note.with_suffix(f".{os.getpid()}")
         begun.write_text(json.dumps(bad))
@@ -176,8 +186,8 @@ def _checked(tree: Tree) -> Tree:
     return tree.without(set(bad)) if bad else tree
 
 
-def _without_header(tree: Tree) -> list[str]:
-    """Names of files whose beginning is not that of an image; the rest is not looked at."""
+def _without_header(tree: Tree, names: Sequence[str]) -> list[str]:
+    """Those of the files whose beginning is not that of an image; the rest is not looked at."""
 
     def bad(name: str) -> bool:
         try:
@@ -186,7 +196,6 @@ def _without_header(tree: Tree) -> list[str]:
         except Exception:  # what Pillow raises depends on the format and the damage
             return True
 
-    names = [name for files in tree.splits() for name in files.names]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(bad, names, chunksize=64)
         bar = tqdm(found, f"looking at {tree.root.name}", len(names), unit="image", delay=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,11 +70,21 @@ class Tree:
             files.at(np.array([i for i, name in enumerate(files.names) if name not in names], int))
             for files in self.splits()
         ]
-        for before, files in zip(self.splits(), kept, strict=True):
-            for label, name in enumerate(self.classes):
-                if label in before.labels and label not in files.labels:
-                    raise ValueError(f"no file of the class {name} in {self.root} is an image")
+        lost = self._class_folders(self.splits()) - self._class_folders(kept)
+        if lost:
+            raise ValueError(f"no file of the class {self.root / min(lost)} is an image")
+        if not all(map(len, kept)):
+            raise ValueError(f"too few files in {self.root} are images: a split is left empty")
         return replace(self, train=kept[0], validation=kept[1], test=kept[2])
+
+    def _class_folders(self, splits: Iterable[Files]) -> set[str]:
+        """The folders of the classes, relative to the tree; splits shared out have the same."""
+        found = set()
+        for files in splits:
+            for name, label in zip(files.names, files.labels.tolist(), strict=True):
+                start = f"{os.sep}{name}".index(f"{os.sep}{self.classes[label]}{os.sep}")
+                found.add(name[: start + len(self.classes[label])])
+        return found
 
     def fingerprint(self, *words: object, contents: bool = False) -> str:
         """16 hexadecimal digits that change with the names and classes of the files.
@@ -88,7 +98,7 @@ class Tree:
             for name, label in zip(files.names, files.labels.tolist(), strict=True):
                 found = os.stat(self.root / name) if contents else None
                 seen = f"{found.st_size}\0{found.st_mtime_ns}" if found else ""
-                digest.update(f"{name}\0{label}\0{seen}\n".encode())
+                digest.update(os.fsencode(f"{name}\0{label}\0{seen}\n"))
             digest.update(b"\n")
         return digest.hexdigest()[:16]
 
@@ -106,7 +116,7 @@ def scan(root: Path, seed: int = 0) -> Tree:
         seed: of the order.
 
     Raises:
-        ValueError: an empty tree or class, or splits with other classes.
+        ValueError: an empty tree or class, splits with other classes, or too few images to share.
     """
     folders = {folder.name: folder for folder in _folders(root)}
     train, validation, test = (
@@ -115,7 +125,7 @@ def scan(root: Path, seed: int = 0) -> Tree:
     )
     if train is None:
         classes, files = _classes(root, root)
-        return Tree(root, classes, *_share(_shuffled(files, seed), parts=3))
+        return Tree(root, classes, *_share(root, _shuffled(files, seed), parts=3))
     if test is None and validation is None:
         raise ValueError(f"{root} has a folder train, but none of test, val, valid, validation")
     if test is None:
@@ -132,13 +142,15 @@ def scan(root: Path, seed: int = 0) -> Tree:
                 )
             found.append(_shuffled(files, seed))
     if validation is None:
-        found[:1] = _share(found[0], parts=2)
+        found[:1] = _share(train, found[0], parts=2)
     return Tree(root, classes, *found)
 
 
-def _share(files: Files, parts: int) -> list[Files]:
+def _share(folder: Path, files: Files, parts: int) -> list[Files]:
     """All but a tenth, and that tenth; or two of them."""
     small = len(files) // _SHARE
+    if not small:
+        raise ValueError(f"{folder} has {len(files)} images: {_SHARE} are the least to share out")
     cuts = np.cumsum([len(files) - (parts - 1) * small] + [small] * (parts - 2))
     return [files.at(part) for part in np.split(np.arange(len(files)), cuts)]
 
@@ -167,10 +179,9 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[str]:
-    """All files below a folder; hidden ones are the system's, not the user's."""
-    return [
-        os.path.join(where, name)
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if not name.startswith(".")
-    ]
+    """All files below a folder; what is hidden is the system's, not the user's."""
+    found = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(where, name) for name in names if not name.startswith(".")]
+    return found

@@ -29,17 +29,33 @@ def seconds_per_epoch(results: Results, recipes: Iterable[Recipe]) -> float | No
     return median(times) if times else None
 
 
-def seconds(results: Results, trials: Sequence[Trial], workers: int) -> float | None:
+def seconds(
+    results: Results,
+    trials: Sequence[Trial],
+    workers: int,
+    recipes: Sequence[Recipe] = (),
+    each: float | None = None,
+) -> float | None:
     """How long the trials among ``trials`` that are missing would take on so many workers.
 
     The longest pieces of work are dealt first, each to the worker that is free first; a trial
-    waits for the run that it branches from. None if nothing was trained yet.
+    waits for the run that it branches from.
+
+    Args:
+        results: what is there.
+        trials: what is asked.
+        workers: how many work at once.
+        recipes: runs that are trained as well, without a trial.
+        each: seconds of an epoch; by default as long as epochs have taken so far.
+
+    Returns:
+        Seconds; None if nothing was trained yet and nobody says how long an epoch takes.
     """
-    missing = [trial for trial in dict.fromkeys(trials) if results.trial(trial) is None]
-    each = seconds_per_epoch(results, {trial.recipe for trial in trials})
+    if each is None:
+        each = seconds_per_epoch(results, {trial.recipe for trial in trials})
     if each is None:
         return None
-    left = {trial.recipe: _untrained(results, trial.recipe) for trial in missing}
+    missing, left = _missing(results, trials, recipes)
     free = [0.0] * workers
     ready = dict.fromkeys(left, 0.0)
     for recipe, epochs in sorted(left.items(), key=lambda item: -item[1]):
@@ -50,6 +66,23 @@ def seconds(results: Results, trials: Sequence[Trial], workers: int) -> float | 
         start = max(heapq.heappop(free), ready[trial.recipe])
         heapq.heappush(free, start + (trial.recovery_epochs + 1) * each)
     return max(free)
+
+
+def missing_epochs(
+    results: Results, trials: Sequence[Trial], recipes: Sequence[Recipe] = ()
+) -> int:
+    """Epochs to train until all trials are measured and all runs finished."""
+    missing, left = _missing(results, trials, recipes)
+    return sum(left.values()) + sum(trial.recovery_epochs for trial in missing)
+
+
+def _missing(
+    results: Results, trials: Sequence[Trial], recipes: Sequence[Recipe]
+) -> tuple[list[Trial], dict[Recipe, int]]:
+    """The trials that are not measured, and the epochs left of the runs that are needed."""
+    missing = [trial for trial in dict.fromkeys(trials) if results.trial(trial) is None]
+    runs = [*(trial.recipe for trial in missing), *recipes]
+    return missing, {recipe: _untrained(results, recipe) for recipe in runs}
 
 
 def _untrained(results: Results, recipe: Recipe) -> int:

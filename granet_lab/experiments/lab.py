@@ -97,6 +97,7 @@ class Lab(Views):
         executor: Executor | None = None,
         workers: int | None = None,
         progress: bool = True,
+        checkpoints: Iterable[int] | None = None,
     ) -> pd.DataFrame:
         """The tidy table of some trials; what is not measured yet is measured now.
 
@@ -109,6 +110,8 @@ class Lab(Views):
             workers: how many processes; by default one for each core, on a GPU one. 1 works in
                 this process.
             progress: whether to show a bar.
+            checkpoints: the epochs to keep of runs that are trained first, if not all: see
+                :meth:`train`.
 
         Returns:
             A row for each trial, in their order. ``status`` is "ok", "diverged" (training gave NaN
@@ -122,9 +125,19 @@ class Lab(Views):
         missing = {t.recipe for t in trials if execution.result(self.path, t) is None}
         if missing:
             files.check_writable(self.path)
-        _check_plans(missing)
+        _check(missing, here=executor is None)
+        for one in missing:
+            self.run(one).check_epochs(checkpoints)
         pool = pools.choose(executor, workers, [t.recipe for t in trials], self.device)
-        failed = execution.measure_all(self.path, trials, self.device, pool, progress)
+        failed = execution.measure_all(
+            self.path,
+            trials,
+            self.device,
+            pool,
+            progress,
+            recipes=list(missing) if checkpoints is not None else (),
+            keep=checkpoints,
+        )
         table = self.table(trials, failed)
         _warn(table, "trials")
         return table
@@ -169,7 +182,7 @@ class Lab(Views):
         """
         asked = comparison(recipe, methods, sparsities, seeds)
         recipes = [one.recipe for one in asked]
-        _check_plans(recipes)
+        _check(recipes, here=executor is None)
         files.check_writable(self.path)
         missing = [one for one in recipes if not self.run(one).finished]
         pool = pools.choose(executor, workers, missing, self.device)
@@ -221,15 +234,21 @@ class Lab(Views):
         """
         trials = list(trials)
         files.check_writable(self.path)
-        _check_plans({trial.recipe for trial in trials})
+        _check({trial.recipe for trial in trials})
         if processes is None:
             processes = OwnProcesses(pools.worker_count([t.recipe for t in trials], self.device))
         return Job(self.path, trials, self.device, processes)
 
 
-def _check_plans(recipes: Iterable[Recipe]) -> None:
-    """Do nothing if every schedule fits its run, as far as that takes the data to tell."""
+def _check(recipes: Iterable[Recipe], here: bool = True) -> None:
+    """Do nothing if the data are there and every schedule fits its run.
+
+    Data are loaded once in this process, so that what has to be downloaded or decoded first is not
+    by every worker; but only if the work is done ``here``, not on somebody's executor.
+    """
     for recipe in recipes:
+        if here:
+            recipe.images()
         if recipe.method.interval is not None or recipe.method.official:
             loop.plan(recipe, recipe.images())
 

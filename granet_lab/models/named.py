@@ -80,6 +80,8 @@ def _torchvision(name: str) -> Factory:
 
 
 def _imported(name: str, module: str, function: str) -> Factory:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"{name!r} is no model: write package.module:function")
     try:
         found = getattr(importlib.import_module(module), function, None)
     except ImportError as error:

@@ -126,7 +126,9 @@ class Recipe:
                 None if value is None else max(1, less(value))
                 for value in (method.interval, method.stop)
             )
-            method = replace(method, start=less(method.start), interval=interval, stop=stop)
+            # What is pruned all at once stays so.
+            start = stop if method.start == method.stop else less(method.start)
+            method = replace(method, start=start, interval=interval, stop=stop)
             epochs = less(self.epochs)
         return replace(
             self,

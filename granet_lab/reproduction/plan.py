@@ -1,0 +1,196 @@
+"""What is to be measured, and what it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from granet_lab import checks
+from granet_lab.experiments import Lab, estimate, pools
+from granet_lab.experiments.comparison import Entry, comparison
+from granet_lab.experiments.results import Results
+from granet_lab.experiments.trials import Trial, grid
+from granet_lab.reproduction.published import published
+from granet_lab.sparsity.sparse_training import SparseTraining
+from granet_lab.training.recipe import Recipe
+from granet_lab.training.recipes import RECIPES
+from granet_lab.training.speed import seconds_per_epoch
+
+Methods = Sequence[str] | Mapping[str, Callable[[float], SparseTraining]]
+
+STAGES = ("plasticity", "regeneration", "methods")
+RATES = (0.2, 0.5, 0.9, 0.98)
+METHODS = ("rigl", "gmp", "granet")
+# The paper's recipes recover for 30 of 160 epochs.
+_RECOVERY = 30 / 160
+# Into how many parts the run is divided by the epochs of pruning; those at 80 and 120 of 160 are
+# among them either way.
+_PARTS, _FEWER_PARTS = 16, 8
+# Where nothing is published that names a sparsity.
+_SPARSITIES = (0.9, 0.95, 0.98)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Trials and runs in stages.
+
+    Attributes:
+        name: of the recipe.
+        recipe: dense, its first seed, shortened if that was asked for.
+        whole: the same before it was shortened.
+        trials: of the stages plasticity and regeneration.
+        methods: of the stage methods, see ``Lab.compare``.
+        sparsities: likewise.
+        seeds: a run for each.
+    """
+
+    name: str
+    recipe: Recipe
+    whole: Recipe
+    trials: dict[str, list[Trial]]
+    methods: Methods
+    sparsities: list[float]
+    seeds: list[int]
+
+    @property
+    def stages(self) -> list[str]:
+        """Their names, in the order in which they are measured."""
+        return [*self.trials, *(["methods"] if self.methods else [])]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The runs of the stage methods, the dense ones first."""
+        if not self.methods:
+            return []
+        return comparison(self.recipe, self.methods, self.sparsities, self.seeds)
+
+    def check(self) -> None:
+        """Do nothing if the methods fit the recipe.
+
+        Raises:
+            ValueError: they do not.
+        """
+        comparison(self.recipe, self.methods or METHODS, self.sparsities, self.seeds)
+
+    @property
+    def all_trials(self) -> list[Trial]:
+        """Those of all stages, none twice."""
+        return list(dict.fromkeys(trial for trials in self.trials.values() for trial in trials))
+
+    @property
+    def runs(self) -> list[Recipe]:
+        """The recipes of all runs, none twice."""
+        branched = [trial.recipe for trial in self.all_trials]
+        return list(dict.fromkeys([*branched, *(entry.recipe for entry in self.entries)]))
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The epochs that are kept: those at which something is pruned, and the last."""
+        return sorted({*(trial.epoch for trial in self.all_trials), self.recipe.epochs})
+
+    def describe(self, lab: Lab, workers: int | None = None) -> str:
+        """What it would take, printed before anything is measured: a few training steps are timed
+        on the lab's device."""
+        results = Results(lab.path)
+        results.refresh(self.runs)
+        each = seconds_per_epoch(self.recipe, lab.device)
+        workers = workers or pools.worker_count(self.runs, lab.device)
+        lines = [f"{self.title}, on {lab.device}:"]
+        for stage in self.stages:
+            trials = self.trials.get(stage, [])
+            recipes = [e.recipe for e in self.entries] if stage == "methods" else []
+            runs = list(dict.fromkeys([*(t.recipe for t in trials), *recipes]))
+            epochs = sum(r.epochs for r in runs) + sum(t.recovery_epochs for t in trials)
+            what = f"{len(runs)} runs" + (f" and {len(trials)} trials" if trials else "")
+            lines.append(f"  {stage}: {what}, {epochs} epochs")
+        recipes = [entry.recipe for entry in self.entries]
+        seconds = estimate.seconds(results, self.all_trials, workers, recipes, each)
+        missing = estimate.missing_epochs(results, self.all_trials, recipes)
+        size = lab.run(self.recipe).checkpoint_bytes() * len(self.checkpoints) * len(self.runs)
+        lines += [
+            f"  what stages share is measured once; {missing} epochs are missing",
+            f"  an epoch takes {estimate.in_words(each)} here (from a few steps), all of it about "
+            f"{estimate.in_words(seconds or 0)} with {workers} at a time",
+            f"  disk: up to {_bytes(size)} in {lab.path}",
+        ]
+        return "\n".join(lines)
+
+    @property
+    def title(self) -> str:
+        """The recipe, and how much of it."""
+        if self.recipe.epochs == self.whole.epochs:
+            return f"{self.name}, {self.whole.epochs} epochs"
+        return f"{self.name} shortened to {self.recipe.epochs} of {self.whole.epochs} epochs"
+
+
+def plan(
+    name: str,
+    what: Iterable[str] = STAGES,
+    short: bool | float = False,
+    epochs: Iterable[int] | None = None,
+    rates: Iterable[float] = RATES,
+    recovery_epochs: int | None = None,
+    methods: Methods = METHODS,
+    sparsities: Iterable[float] | None = None,
+    seeds: Iterable[int] = (0,),
+    **changes: object,
+) -> Plan:
+    """What to measure to see again what the paper shows of a recipe.
+
+    Args:
+        name: of the recipe.
+        what: "plasticity" (dense networks pruned at several epochs), "regeneration" (the same with
+            as many connections coming back), "methods" (ways of training sparse).
+        short: the schedule in a tenth of the epochs; a number divides it by that.
+        epochs: of pruning; by default a sixteenth of the run apart, an eighth of a short one.
+        rates: of pruning.
+        recovery_epochs: by default 30 of 160.
+        methods: see ``Lab.compare``.
+        sparsities: of the methods; by default those that are published for the recipe.
+        seeds: a run for each.
+        changes: fields of the recipe.
+
+    Raises:
+        ValueError: an unknown name, or values that do not go together.
+    """
+    stages = [checks.choice("stage", stage, STAGES) for stage in checks.several(what)]
+    if not stages:
+        raise ValueError(f"name at least one stage: {', '.join(STAGES)}")
+    whole = RECIPES[name](**changes)
+    factor = 10 if short is True else short
+    recipe = whole.short(factor) if factor else whole
+    parts = _FEWER_PARTS if factor else _PARTS
+    if epochs is None:
+        epochs = sorted({round(recipe.epochs * i / parts) for i in range(1, parts + 1)})
+    if sparsities is None:
+        told = published(name)["asked_sparsity"]
+        sparsities = sorted({*told[told > 0]}) or _SPARSITIES
+    seeds = checks.several(seeds)
+    recovery = max(1, round(_RECOVERY * recipe.epochs))
+    kinds = {"plasticity": [None], "regeneration": [None, "gradient"]}
+    found = Plan(
+        name=name,
+        recipe=replace(recipe, seed=seeds[0]) if seeds else recipe,
+        whole=whole,
+        trials={
+            stage: grid(
+                recipe,
+                epoch=epochs,
+                rate=rates,
+                regrow=regrow,
+                recovery_epochs=recovery if recovery_epochs is None else recovery_epochs,
+                seed=seeds,
+            )
+            for stage, regrow in kinds.items()
+            if stage in stages
+        },
+        methods=methods if "methods" in stages else (),
+        sparsities=list(sparsities),
+        seeds=seeds,
+    )
+    found.check()
+    return found
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
