@@ -14,6 +14,7 @@ from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.methods import METHODS
 from granet_lab.sparsity.regrowths import REGROWTHS
+from granet_lab.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -67,9 +68,38 @@ def test_methods_are_compared_as_written(lab, recipe, capsys):
     assert capsys.readouterr().out.startswith("| method | 90% | 98% |")
 
 
+def table_of(head):
+    """The first column of the table with that heading, without it."""
+    table = README.partition(f"\n| {head} |")[2].partition("\n\n")[0]
+    return [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+
+
+def test_the_recipes_for_real_images_are_made_as_written():
+    names = {"gl": gl}
+    exec(block("recipe.short()"), names)
+    assert names["recipe"].epochs == 10 * names["quick"].epochs == 160
+    assert names["flowers"].image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("head", "registry"), [("`dataset`", DATASETS), ("`model`", MODELS)], ids=["data", "models"]
+)
+def test_the_tables_of_datasets_and_networks_have_them_all(head, registry):
+    told = {name for first in table_of(head) for name in re.findall(r"`([\w:.]+)`", first)}
+    assert {name for name in told if ":" not in name} == set(registry)
+    assert {name.partition(":")[0] for name in told if ":" in name} == {
+        "`dataset`": {"folder", "stream"},
+        "`model`": {"torchvision", "package.module"},
+    }[head]
+
+
+def test_the_named_recipes_are_told():
+    told = README.partition("with their source in the docstring:")[2].partition("\n\n")[0]
+    assert {*re.findall(r"`(\w+)`", told), "digits"} == set(RECIPES)
+
+
 def test_the_table_of_methods_has_them_all():
-    rows = [line for line in README.splitlines() if line.startswith("| `")]
-    told = {name for line in rows for name in re.findall(r"`?(\w+)\(", line.split("|")[1])}
+    told = {name for first in table_of("`gl.methods`") for name in re.findall(r"(\w+)\(", first)}
     made = {METHODS[name].__name__ for name in METHODS}
     assert told - {"SparseTraining"} == made
 

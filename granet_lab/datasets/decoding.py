@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import functools
+import itertools
 import json
 import logging
 import os
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
 from pathlib import Path
 
+import loky
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from granet_lab.datasets.pictures import NotAnImage, picture
 from granet_lab.datasets.places import home
-from granet_lab.datasets.tree import Files, Tree
+from granet_lab.datasets.tree import Tree
 
 logger = logging.getLogger(__name__)
 
 # Goes up when the same files begin to give other arrays.
 _VERSION = 1
-# Files that a thread decodes at a time, and how many broken ones a warning names.
+# Files that are decoded at a time, and how many broken ones a warning names.
 _CHUNK = 256
 _NAMED = 5
 _SPLITS = ("train", "validation", "test")
 # How folders that are not whole yet are called, and after how many seconds nobody is at work there.
 _BEGUN = ".begun-"
 _STALE = 24 * 3600
+# Seconds of decoding after which it is worth starting processes.
+_ALONE = 4.0
+
+Task = Callable[[], tuple[int, list[str]]]
 
 
 def decoded(tree: Tree, image_size: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -74,44 +80,6 @@ def warn_of(names: Sequence[str], tree: Tree) -> None:
         logger.warning("%d files of %s are no images: %s", len(names), tree.root, named)
 
 
-class NotAnImage(ValueError):
-    """A file that holds no image, or a damaged one."""
-
-
-def opened(path: str | Path) -> Image.Image:
-    """An image file, in red, green and blue.
-
-    Raises:
-        NotAnImage: a file that Pillow cannot make an image of.
-        OSError: the file cannot be read.
-    """
-    content = io.BytesIO(Path(path).read_bytes())
-    try:
-        with Image.open(content) as found:
-            if found.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-                found = Image.fromarray((np.asarray(found) >> 8).clip(0, 255).astype(np.uint8))
-            return found.convert("RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # what Pillow raises depends on the format and the damage
-        raise NotAnImage(f"{path} is no image: {error}") from error
-
-
-def picture(path: str | Path, image_size: int | None = None) -> np.ndarray:
-    """One image, uint8 of shape (height, width, 3); raises like :func:`opened`.
-
-    The shorter side is resized to ``image_size``, and the middle taken.
-    """
-    image = opened(path)
-    if image_size is not None and image.size != (image_size, image_size):
-        scale = image_size / min(image.size)
-        width, height = (max(image_size, round(side * scale)) for side in image.size)
-        left, top = (width - image_size) // 2, (height - image_size) // 2
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        image = image.crop((left, top, left + image_size, top + image_size))
-    return np.asarray(image)
-
-
 def _write(tree: Tree, image_size: int | None, folder: Path) -> None:
     """Decode into a folder that gets its name once it is whole."""
     try:
@@ -124,17 +92,18 @@ def _write(tree: Tree, image_size: int | None, folder: Path) -> None:
             f"cannot write {folder.parent}, where {tree.root} is decoded: {why}"
         ) from error
     try:
-        total = sum(len(getattr(tree, name)) for name in _SPLITS)
-        with tqdm(total=total, desc=f"decoding {tree.root.name}", unit="image", delay=1) as bar:
-            shape = _Shape(tree, image_size)
-            skipped = [
-                name
-                for split in _SPLITS
-                for name in _decode(tree, split, image_size, begun, shape, bar)
-            ]
+        shape = _Shape(tree, image_size)
+        for split, files in zip(_SPLITS, tree.splits(), strict=True):
+            _array(begun / f"{split}.npy", (len(files), *shape.known))
+        skipped = _decode(tree, _tasks(tree, image_size, begun, shape))
+        for split, files in zip(_SPLITS, tree.splits(), strict=True):
+            good = np.array([name not in skipped for name in files.names], bool)
+            if not good.all():
+                _keep(begun / f"{split}.npy", good)
+            np.save(begun / f"{split}-labels.npy", files.labels[good])
         if skipped:
-            tree.without(set(skipped))  # which complains if nothing is left of a class
-        (begun / "index.json").write_text(json.dumps({"skipped": skipped}))
+            tree.without(skipped)  # which complains if nothing is left of a class
+        (begun / "index.json").write_text(json.dumps({"skipped": sorted(skipped)}))
         begun.chmod(0o755)  # what tempfile makes is for one's own eyes
         _to_disk(begun)
         try:
@@ -197,52 +166,74 @@ class _Shape:
             )
 
 
-def _decode(
-    tree: Tree, split: str, image_size: int | None, folder: Path, shape: _Shape, bar: tqdm
-) -> list[str]:
-    """Write one split, and return the names of the files that are no images."""
-    files: Files = getattr(tree, split)
-    images = _array(folder / f"{split}.npy", (len(files), *shape.known))
-    good = np.ones(len(files), bool)
-    stop = threading.Event()
+def _tasks(tree: Tree, image_size: int | None, folder: Path, shape: _Shape) -> deque[Task]:
+    """Functions that decode a few files each; they know no others, so that they travel lightly."""
+    return deque(
+        functools.partial(
+            _fill,
+            tree.root,
+            files.names[start : start + _CHUNK],
+            image_size,
+            folder / f"{split}.npy",
+            start,
+            shape,
+        )
+        for split, files in zip(_SPLITS, tree.splits(), strict=True)
+        for start in range(0, len(files), _CHUNK)
+    )
 
-    def work(chunk: range) -> None:
-        for i in chunk:
-            if stop.is_set():
-                return
-            try:
-                image = picture(tree.root / files.names[i], image_size)
-            except NotAnImage:
-                good[i] = False
-                continue
-            shape.check(files.names[i], image)
-            images[i] = image
-        bar.update(len(chunk))
 
-    # Pillow decodes without holding the interpreter: threads are enough to keep all cores busy.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+def _fill(
+    root: Path, names: Sequence[str], image_size: int | None, path: Path, start: int, shape: _Shape
+) -> tuple[int, list[str]]:
+    """Decode files into an array, from one place on; how many, and those that are no images."""
+    images, bad = np.load(path, mmap_mode="r+"), []
+    for place, name in enumerate(names, start):
         try:
-            list(threads.map(work, _chunks(len(files))))
-        except BaseException:
-            stop.set()
-            raise
-    if not good.all():
-        _keep(folder / f"{split}.npy", images, good)
-    images.flush()
-    np.save(folder / f"{split}-labels.npy", files.labels[good])
-    return [files.names[i] for i in np.flatnonzero(~good)]
+            image = picture(root / name, image_size)
+        except NotAnImage:
+            bad.append(name)
+            continue
+        shape.check(name, image)
+        images[place] = image
+    return len(names), bad
 
 
-def _keep(path: Path, images: np.memmap, good: np.ndarray) -> None:
-    """Write the file anew with the good images alone."""
-    shorter = path.with_suffix(".shorter")
+def _decode(tree: Tree, tasks: deque[Task]) -> set[str]:
+    """Do all tasks, and return the names of files that are no images."""
+    total, skipped = sum(len(files) for files in tree.splits()), set()
+    with tqdm(total=total, desc=f"decoding {tree.root.name}", unit="image", delay=1) as bar:
+        for n, bad in itertools.chain(_in_turn(tasks), _at_once(tasks)):
+            bar.update(n)
+            skipped.update(bad)
+    return skipped
+
+
+def _in_turn(tasks: deque[Task]) -> Iterator[tuple[int, list[str]]]:
+    """Do tasks in this process for so long: a small tree is done before others have started."""
+    end = time.monotonic() + _ALONE
+    while tasks and time.monotonic() < end:
+        yield tasks.popleft()()
+
+
+def _at_once(tasks: deque[Task]) -> Iterator[tuple[int, list[str]]]:
+    """Do the other tasks on all cores; threads would wait for one another if images are small."""
+    if not tasks:
+        return
+    pool = loky.ProcessPoolExecutor(loky.cpu_count(only_physical_cores=True))
+    try:
+        for future in as_completed([pool.submit(task) for task in tasks]):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _keep(path: Path, good: np.ndarray) -> None:
+    """Write an array anew with the good images alone."""
+    images, shorter = np.load(path, mmap_mode="r"), path.with_suffix(".shorter")
     kept = _array(shorter, (int(good.sum()), *images.shape[1:]))
     places = np.flatnonzero(good)
-    for chunk in _chunks(len(places)):
-        kept[chunk.start : chunk.stop] = images[places[chunk.start : chunk.stop]]
+    for start in range(0, len(places), _CHUNK):
+        kept[start : start + _CHUNK] = images[places[start : start + _CHUNK]]
     kept.flush()
     shorter.replace(path)
-
-
-def _chunks(n: int) -> Iterator[range]:
-    return (range(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))

@@ -17,7 +17,7 @@ def folder(path: str, image_size: int | None = None) -> Dataset:
     that, processes on one machine share them in memory.
 
     Args:
-        path: the folder; a relative path starts at ``data/datasets``, or GRANET_LAB_DATASETS.
+        path: the folder: in ``data/datasets``, or what GRANET_LAB_DATASETS names, or from here.
         image_size: side in pixels to which images are resized; None: as they are.
 
     Raises:

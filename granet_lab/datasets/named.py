@@ -75,10 +75,10 @@ def load(name: str, device: str = "cpu", image_size: int | None = None) -> Datas
     if name in DATASETS:
         return _load(DATASETS[name], device)
     kind, _, path = name.partition(":")
-    return _load(_SOURCES[kind], device, str(places.root().absolute()), path, image_size)
+    return _load(_SOURCES[kind], device, str(places.find(path).absolute()), image_size)
 
 
-# Keyed by the function, so that a notebook may define its dataset anew, and by where paths start.
+# Keyed by the function, so that a notebook may define its dataset anew, and by the whole path.
 @functools.lru_cache(maxsize=4)
-def _load(make: Callable[..., Dataset], device: str, root: str = "", *values: Any) -> Dataset:
+def _load(make: Callable[..., Dataset], device: str, *values: Any) -> Dataset:
     return make(*values).to(device)

@@ -19,14 +19,13 @@ def home(folder: Path) -> Path:
 
 
 def find(path: str) -> Path:
-    """A dataset's folder; a relative path starts at :func:`root`.
+    """A dataset's folder; a relative path is looked for in :func:`root`, then from here.
 
     Raises:
         ValueError: there is no such folder.
     """
-    folder = root() / Path(path).expanduser()
-    if not folder.is_dir():
-        raise ValueError(
-            f"there is no folder {folder}: relative paths start at {VARIABLE}, or data/datasets"
-        )
-    return folder
+    given = Path(path).expanduser()
+    for folder in (root() / given, given):
+        if folder.is_dir():
+            return folder
+    raise ValueError(f"there is no folder {path}, neither in {root()} ({VARIABLE}) nor from here")

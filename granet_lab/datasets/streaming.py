@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ from torch.utils.data import Dataset as Examples
 from tqdm import tqdm
 
 from granet_lab.datasets.dataset import Dataset
-from granet_lab.datasets.decoding import NotAnImage, opened, warn_of
+from granet_lab.datasets.decoding import warn_of
+from granet_lab.datasets.pictures import NotAnImage, opened
 from granet_lab.datasets.places import find, home
 from granet_lab.datasets.tree import Files, Tree, scan
 from granet_lab.randomness import derive_seed
@@ -34,6 +36,8 @@ _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 # More processes than this only wait for the disk.
 _WORKERS = 16
+# How they start; said here, because the processes of a sweep have a way of their own.
+_START = "fork" if sys.platform == "linux" else "spawn"
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class StreamedSplit:
             batch_size=size,
             sampler=places,
             num_workers=min(_WORKERS, os.cpu_count() or 1),
+            multiprocessing_context=_START,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that torch's own stays as it is
         )
@@ -155,7 +160,7 @@ def stream(path: str, image_size: int | None = None) -> Dataset:
     8/7 of the size and the middle taken. Pixels are normalised by ImageNet's mean and deviation.
 
     Args:
-        path: the folder; a relative path starts at ``data/datasets``, or GRANET_LAB_DATASETS.
+        path: the folder: in ``data/datasets``, or what GRANET_LAB_DATASETS names, or from here.
         image_size: side in pixels; by default 224.
 
     Raises:

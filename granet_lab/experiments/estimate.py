@@ -73,7 +73,9 @@ def missing_epochs(
 ) -> int:
     """Epochs to train until all trials are measured and all runs finished."""
     missing, left = _missing(results, trials, recipes)
-    return sum(left.values()) + sum(trial.recovery_epochs for trial in missing)
+    # What is left of a run without any row is its beginning as well, which trains nothing.
+    training = sum(min(epochs, recipe.epochs) for recipe, epochs in left.items())
+    return training + sum(trial.recovery_epochs for trial in missing)
 
 
 def _missing(

@@ -64,14 +64,6 @@ class Plan:
             return []
         return comparison(self.recipe, self.methods, self.sparsities, self.seeds)
 
-    def check(self) -> None:
-        """Do nothing if the methods fit the recipe.
-
-        Raises:
-            ValueError: they do not.
-        """
-        comparison(self.recipe, self.methods or METHODS, self.sparsities, self.seeds)
-
     @property
     def all_trials(self) -> list[Trial]:
         """Those of all stages, none twice."""
@@ -94,19 +86,23 @@ class Plan:
         results = Results(lab.path)
         results.refresh(self.runs)
         each = seconds_per_epoch(self.recipe, lab.device)
-        workers = workers or pools.worker_count(self.runs, lab.device)
+        if workers is None:
+            workers = pools.worker_count(self.runs, lab.device)
+        workers = checks.count("workers", workers, minimum=1)
         lines = [f"{self.title}, on {lab.device}:"]
         for stage in self.stages:
             trials = self.trials.get(stage, [])
             recipes = [e.recipe for e in self.entries] if stage == "methods" else []
             runs = list(dict.fromkeys([*(t.recipe for t in trials), *recipes]))
             epochs = sum(r.epochs for r in runs) + sum(t.recovery_epochs for t in trials)
-            what = f"{len(runs)} runs" + (f" and {len(trials)} trials" if trials else "")
-            lines.append(f"  {stage}: {what}, {epochs} epochs")
+            what = [counted(len(runs), "run"), *([counted(len(trials), "trial")] if trials else [])]
+            lines.append(f"  {stage}: {' and '.join(what)}, {epochs} epochs")
         recipes = [entry.recipe for entry in self.entries]
         seconds = estimate.seconds(results, self.all_trials, workers, recipes, each)
         missing = estimate.missing_epochs(results, self.all_trials, recipes)
-        size = lab.run(self.recipe).checkpoint_bytes() * len(self.checkpoints) * len(self.runs)
+        kinds = {run.method: run for run in self.runs}
+        sizes = {method: lab.run(run).checkpoint_bytes() for method, run in kinds.items()}
+        size = sum(sizes[run.method] for run in self.runs) * len(self.checkpoints)
         lines += [
             f"  what stages share is measured once; {missing} epochs are missing",
             f"  an epoch takes {estimate.in_words(each)} here (from a few steps), all of it about "
@@ -127,7 +123,7 @@ def plan(
     name: str,
     what: Iterable[str] = STAGES,
     short: bool | float = False,
-    epochs: Iterable[int] | None = None,
+    prune_epochs: Iterable[int] | None = None,
     rates: Iterable[float] = RATES,
     recovery_epochs: int | None = None,
     methods: Methods = METHODS,
@@ -142,13 +138,13 @@ def plan(
         what: "plasticity" (dense networks pruned at several epochs), "regeneration" (the same with
             as many connections coming back), "methods" (ways of training sparse).
         short: the schedule in a tenth of the epochs; a number divides it by that.
-        epochs: of pruning; by default a sixteenth of the run apart, an eighth of a short one.
+        prune_epochs: by default a sixteenth of the run apart, an eighth of a short one.
         rates: of pruning.
         recovery_epochs: by default 30 of 160.
         methods: see ``Lab.compare``.
         sparsities: of the methods; by default those that are published for the recipe.
         seeds: a run for each.
-        changes: fields of the recipe.
+        changes: fields of the recipe, but not ``seed`` and ``method``.
 
     Raises:
         ValueError: an unknown name, or values that do not go together.
@@ -156,26 +152,34 @@ def plan(
     stages = [checks.choice("stage", stage, STAGES) for stage in checks.several(what)]
     if not stages:
         raise ValueError(f"name at least one stage: {', '.join(STAGES)}")
+    for field in ("seed", "method"):
+        if field in changes:
+            raise ValueError(f"{field} is no change of the recipe here: give {field}s")
     whole = RECIPES[name](**changes)
     factor = 10 if short is True else short
     recipe = whole.short(factor) if factor else whole
     parts = _FEWER_PARTS if factor else _PARTS
-    if epochs is None:
-        epochs = sorted({round(recipe.epochs * i / parts) for i in range(1, parts + 1)})
+    if prune_epochs is None:
+        # Never epoch 0, where nothing is learnt that could be lost.
+        prune_epochs = sorted(
+            {max(1, round(recipe.epochs * i / parts)) for i in range(1, parts + 1)}
+        )
     if sparsities is None:
         told = published(name)["asked_sparsity"]
         sparsities = sorted({*told[told > 0]}) or _SPARSITIES
-    seeds = checks.several(seeds)
+    sparsities, seeds = checks.several(sparsities), checks.several(seeds)
     recovery = max(1, round(_RECOVERY * recipe.epochs))
     kinds = {"plasticity": [None], "regeneration": [None, "gradient"]}
-    found = Plan(
+    # What is not asked is not refused.
+    comparison(recipe, methods if "methods" in stages else METHODS, sparsities, seeds)
+    return Plan(
         name=name,
-        recipe=replace(recipe, seed=seeds[0]) if seeds else recipe,
+        recipe=replace(recipe, seed=seeds[0]),
         whole=whole,
         trials={
             stage: grid(
                 recipe,
-                epoch=epochs,
+                epoch=prune_epochs,
                 rate=rates,
                 regrow=regrow,
                 recovery_epochs=recovery if recovery_epochs is None else recovery_epochs,
@@ -185,11 +189,14 @@ def plan(
             if stage in stages
         },
         methods=methods if "methods" in stages else (),
-        sparsities=list(sparsities),
+        sparsities=sparsities,
         seeds=seeds,
     )
-    found.check()
-    return found
+
+
+def counted(n: int, what: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _bytes(size: float) -> str:

@@ -12,9 +12,10 @@ from granet_lab.experiments.environment import environment
 from granet_lab.experiments.estimate import in_words
 from granet_lab.experiments.files import write as write_file
 from granet_lab.experiments.spelling import recipe_code
+from granet_lab.experiments.store import Run
 from granet_lab.figures import plots
 from granet_lab.figures.panels import Drawn
-from granet_lab.reproduction.plan import Plan
+from granet_lab.reproduction.plan import Plan, counted
 from granet_lab.reproduction.published import FINDINGS, published
 
 _SOURCE = "[Liu et al. 2021](https://arxiv.org/abs/2106.10404)"
@@ -40,6 +41,9 @@ def write(lab: Lab, plan: Plan, tables: dict[str, pd.DataFrame], folder: Path) -
         write_table(table, folder / f"{stage}.csv", lab.device)
         parts.append(_SECTIONS[stage](lab, plan, table, folder))
     parts.append(_measured_with(lab, plan, tables))
+    finished = [recipe for recipe in plan.runs if lab.run(recipe).finished]
+    if finished:
+        write_table(lab.history(finished), folder / "history.csv", lab.device)
     path = folder / "report.md"
     write_file(path, ("\n\n".join(parts) + "\n").encode())
     return path
@@ -60,8 +64,9 @@ def _head(plan: Plan) -> str:
     lines += [
         f"`{recipe.model}` on `{recipe.dataset}`: {trained:,} images to train on"
         + (f" of {len(images.train):,}" if trained < len(images.train) else "")
-        + f", {len(images.test):,} for testing, {images.classes} classes; {_count(seeds, 'seed')}. "
-        "Accuracies are test accuracies in percent, at the end of training.",
+        + f", {len(images.test):,} for testing, {images.classes} classes; "
+        f"{counted(seeds, 'seed')}. Accuracies are test accuracies in percent, at the end of "
+        "training.",
         "",
         "```python",
         recipe_code(recipe),
@@ -71,9 +76,11 @@ def _head(plan: Plan) -> str:
 
 
 def _dense(lab: Lab, plan: Plan, folder: Path) -> str:
-    recipes = [r for r in plan.runs if not r.method.end_sparsity and lab.run(r).finished]
+    runs = [lab.run(recipe) for recipe in plan.runs if not recipe.method.end_sparsity]
+    recipes = [run.recipe for run in runs if _trained(run)]
     if not recipes:
-        return "## The dense network\n\nNot trained yet."
+        why = next((run.diverged for run in runs if run.diverged), "not trained yet")
+        return f"## The dense network\n\n{why[0].upper()}{why[1:]}."
     history = lab.history(recipes)
     last = history.loc[history["epoch"] == plan.recipe.epochs, "test_acc"]
     numbers = published(plan.name)
@@ -90,6 +97,8 @@ def _dense(lab: Lab, plan: Plan, folder: Path) -> str:
 
 def _plasticity(lab: Lab, plan: Plan, table: pd.DataFrame, folder: Path) -> str:
     alone = table[table["regrow"].isna()]
+    if alone["plasticity"].isna().all():
+        return _paragraphs("## Pruning plasticity", _missing(table))
     return _paragraphs(
         "## Pruning plasticity",
         _definition(table),
@@ -101,8 +110,10 @@ def _plasticity(lab: Lab, plan: Plan, table: pd.DataFrame, folder: Path) -> str:
 
 
 def _regeneration(lab: Lab, plan: Plan, table: pd.DataFrame, folder: Path) -> str:
+    if table["plasticity"].isna().all():
+        return _paragraphs("## Neuroregeneration", _missing(table))
     pair = table.assign(regrow=table["regrow"].fillna("none")).pivot_table(
-        index=["epoch", "rate", "seed"], columns="regrow", values="plasticity"
+        index=["epoch", "rate", "seed"], columns="regrow", values="plasticity", dropna=False
     )
     gain = (pair["gradient"] - pair["none"]).rename("gain").reset_index()
     return _paragraphs(
@@ -118,6 +129,9 @@ def _regeneration(lab: Lab, plan: Plan, table: pd.DataFrame, folder: Path) -> st
 
 
 def _methods(lab: Lab, plan: Plan, table: pd.DataFrame, folder: Path) -> str:
+    done = table[table["status"] == "ok"]
+    if done.empty:
+        return _paragraphs("## Training sparse", _missing(table))
     summary = plots.method_summary(table)
     both = summary.merge(published(plan.name), on=["method", "asked_sparsity"], how="left")
     rows = [
@@ -132,23 +146,26 @@ def _methods(lab: Lab, plan: Plan, table: pd.DataFrame, folder: Path) -> str:
         for row in both.itertuples()
     ]
     heads = ["method", "sparsity", "measured", "published", "training FLOPs", "inference FLOPs"]
-    most, several = max(plan.sparsities), len(set(plan.sparsities)) > 1
-    history = pd.concat(
-        [
-            lab.history([entry.recipe]).assign(method=entry.method)
-            for entry in plan.entries
-            if entry.sparsity == most and lab.run(entry.recipe).finished
-        ]
-    )
+    asked = done.loc[done["method"] != "dense", "asked_sparsity"]
+    most = asked.max()
+    histories = [
+        lab.history([entry.recipe]).assign(method=entry.method)
+        for entry in plan.entries
+        if entry.sparsity == most and _trained(lab.run(entry.recipe))
+    ]
     mean = "mean ± standard deviation over seeds" if (both["n"] > 1).any() else "one seed"
     return _paragraphs(
         "## Training sparse",
         _markdown(heads, rows),
         f"Test accuracy, {mean}; operations relative to the dense network, counted over the masks "
         "as they change.",
-        _figure(plots.methods(table), folder, "methods", "Accuracy by sparsity") if several else "",
-        f"In the course of training, at {100 * most:g}%:",
-        _figure(plots.dynamics(history), folder, "dynamics", "Masks that change"),
+        _figure(plots.methods(table), folder, "methods", "Accuracy by sparsity")
+        if asked.nunique() > 1
+        else "",
+        f"In the course of training, at {100 * most:g}%:\n\n"
+        + _figure(plots.dynamics(pd.concat(histories)), folder, "dynamics", "Masks that change")
+        if histories
+        else "",
         _missing(table),
     )
 
@@ -174,10 +191,15 @@ def _measured_with(lab: Lab, plan: Plan, tables: dict[str, pd.DataFrame]) -> str
     return "## Measured with\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
+def _trained(run: Run) -> bool:
+    """Whether a run came to its end."""
+    return run.finished and not run.diverged
+
+
 def _definition(table: pd.DataFrame) -> str:
     k = int(table["recovery_epochs"].iloc[0])
     return (
-        f"Test accuracy {_count(k, 'epoch')} after pruning minus that just before, in percentage "
+        f"Test accuracy {counted(k, 'epoch')} after pruning minus that just before, in percentage "
         "points, with the learning rate frozen. The rate is the fraction of the weights removed, "
         "by magnitude over all layers. Unpruned: what the network gains in as many epochs of its "
         "own schedule if it is left alone. Dashed: the learning rate falls."
@@ -200,7 +222,7 @@ def _figure(drawn: Drawn, folder: Path, name: str, what: str) -> str:
 
 
 def _by_epoch(table: pd.DataFrame, value: str, **more: pd.Series) -> str:
-    """Means over seeds: a row for each rate, and for more series by epoch; a column for each epoch."""
+    """Means over seeds: a row for each rate and for each of ``more``, a column for each epoch."""
     found = table.pivot_table(value, "rate", "epoch", dropna=False)
     rows = [[f"{rate:g}", *map(_points, row)] for rate, row in found.T.items()]
     rows += [[name, *map(_points, row.reindex(found.columns))] for name, row in more.items()]
@@ -227,10 +249,6 @@ def _accuracy(mean: float, deviation: float) -> str:
     if math.isnan(mean):
         return "-"
     return f"{mean:.2f}" + ("" if math.isnan(deviation) else f" ± {deviation:.2f}")
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _paragraphs(*parts: str) -> str:

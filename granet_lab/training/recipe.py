@@ -22,7 +22,7 @@ class Recipe:
 
     Attributes:
         dataset: a dataset's name; "folder:PATH" for a tree of images, "stream:PATH" for one that
-            does not fit in memory, a relative path starting at ``data/datasets``.
+            does not fit in memory; looked for in ``data/datasets``, then from here.
         model: a model's name; "torchvision:NAME"; or "package.module:function" for a function of
             one's own, from the shape of an image and the number of classes to a network.
         epochs: length of the run.

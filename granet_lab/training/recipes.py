@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from granet_lab.registry import Registry
 from granet_lab.training.recipe import Recipe
 
 RECIPES: Registry = Registry("recipe")
-recipe = RECIPES.register
+
+
+def recipe(make: Callable[..., Recipe]) -> Callable[..., Recipe]:
+    """Register a recipe under its own name; ``make.short()`` is ``make().short()``."""
+
+    def short(factor: float = 10, **changes: Any) -> Recipe:
+        """See :meth:`Recipe.short`."""
+        return make(**changes).short(factor)
+
+    make.short = short
+    return RECIPES.register(make)
+
 
 # What Liu et al. (2021) train with on CIFAR, the same for every network. Zero padding, plain
 # momentum and a validation split for both data sets are this laboratory's: the official code has

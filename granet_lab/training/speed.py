@@ -23,6 +23,11 @@ def seconds_per_epoch(recipe: Recipe, device: str = "cpu") -> float:
     """
     whole = recipe.images(device)
     steps = min(_STEPS, loop.steps_per_epoch(recipe, whole))
+    if not steps:
+        images = len(whole.train.first(recipe.train_size))
+        raise ValueError(
+            f"batch_size must be at most {images}, the images, not {recipe.batch_size}"
+        )
     tested = min(_IMAGES, len(whole.test))
     few = replace(whole, validation=whole.validation.first(1), test=whole.test.first(tested))
     probe = replace(
