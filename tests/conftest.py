@@ -1,7 +1,11 @@
+import logging
+import sys
+
 import pytest
 import torch
 
 import granet_lab as gl
+from granet_lab import cli
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,3 +45,25 @@ def define():
     yield define
     for registry, name in added:
         registry._entries.pop(name, None)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs granet-lab in this process and an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
+    (tmp_path / "file").write_text("in the way\n")
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["granet-lab", *words])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        # A text is what the interpreter prints when it ends, with exit code 1.
+        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code or 0, out, err)
+
+    yield call
+    logging.captureWarnings(False)

@@ -1,6 +1,5 @@
 import inspect
 import json
-import logging
 import os
 import re
 import subprocess
@@ -15,7 +14,7 @@ from granet_lab.experiments.tidy import COLUMNS
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.regrowths import REGROWTHS
 
-VERBS = (cli.demo, cli.train, cli.measure, cli.compare, cli.plot, cli.runs)
+VERBS = (cli.demo, cli.train, cli.measure, cli.compare, cli.reproduce, cli.plot, cli.runs)
 COMMANDS = {f.__name__: f for f in VERBS}
 every_command = pytest.mark.parametrize("command", COMMANDS)
 TINY = ("--set", "model=mlp", "epochs=2", "milestones=()", "train_size=100")
@@ -47,28 +46,6 @@ def helped():
         check=True,
     )
     return json.loads(found.stdout)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Runs granet-lab in this process and an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
-    (tmp_path / "file").write_text("in the way\n")
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["granet-lab", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        # A text is what the interpreter prints when it ends, with exit code 1.
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code or 0, out, err)
-
-    yield call
-    logging.captureWarnings(False)
 
 
 def options(command):

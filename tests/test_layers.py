@@ -130,7 +130,9 @@ def test_every_name_on_the_menu_is_there(name):
     assert name in dir(gl)
 
 
-@pytest.mark.parametrize("name", ["sparsity", "training", "experiments", "figures", "explorer"])
+@pytest.mark.parametrize(
+    "name", ["sparsity", "training", "experiments", "figures", "explorer", "reproduction"]
+)
 def test_every_name_that_a_subpackage_offers_is_there(name):
     module = import_module(f"granet_lab.{name}")
     assert module.__all__

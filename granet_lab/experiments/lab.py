@@ -241,14 +241,16 @@ class Lab(Views):
 
 
 def _check(recipes: Iterable[Recipe], here: bool = True) -> None:
-    """Do nothing if the data are there and every schedule fits its run.
+    """Do nothing if data and networks are there and every schedule fits its run.
 
     Data are loaded once in this process, so that what has to be downloaded or decoded first is not
     by every worker; but only if the work is done ``here``, not on somebody's executor.
     """
+    recipes = list(recipes)
+    if here:
+        for one in {(r.dataset, r.image_size, r.model): r for r in recipes}.values():
+            one.network()
     for recipe in recipes:
-        if here:
-            recipe.images()
         if recipe.method.interval is not None or recipe.method.official:
             loop.plan(recipe, recipe.images())
 

@@ -3,6 +3,6 @@
 from granet_lab.models import resnet as resnet
 from granet_lab.models import small as small
 from granet_lab.models import vgg as vgg
-from granet_lab.models.named import MODELS, build, factory, model
+from granet_lab.models.named import MODELS, build, check, factory, model
 
-__all__ = ["MODELS", "build", "factory", "model"]
+__all__ = ["MODELS", "build", "check", "factory", "model"]

@@ -22,6 +22,21 @@ _TORCHVISION = "torchvision"
 _TWO_SCORES = ("googlenet", "inception_v3")
 
 
+def check(name: str) -> str:
+    """Return ``name`` if there may be a network of that name; nothing is imported to find out.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(name, str) and name in MODELS:
+        return name
+    where, colon, function = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if colon and all(part.isidentifier() for part in [*where.split("."), function]):
+        return name
+    known = ", ".join([*MODELS, f"{_TORCHVISION}:NAME", "package.module:function"])
+    raise ValueError(f"unknown model {name!r}: choose from {known}")
+
+
 def factory(name: str) -> Factory:
     """What makes the network of that name: (channels, height, width) and classes -> network.
 
@@ -32,11 +47,8 @@ def factory(name: str) -> Factory:
     Raises:
         ValueError: an unknown name, or nothing of that name to import.
     """
-    if not isinstance(name, str) or ":" not in name:
-        if name in MODELS:
-            return MODELS[name]
-        known = ", ".join([*MODELS, f"{_TORCHVISION}:NAME", "package.module:function"])
-        raise ValueError(f"unknown model {name!r}: choose from {known}")
+    if check(name) in MODELS:
+        return MODELS[name]
     where, _, function = name.partition(":")
     return _torchvision(function) if where == _TORCHVISION else _imported(name, where, function)
 
@@ -80,8 +92,6 @@ def _torchvision(name: str) -> Factory:
 
 
 def _imported(name: str, module: str, function: str) -> Factory:
-    if not all(part.isidentifier() for part in module.split(".")):
-        raise ValueError(f"{name!r} is no model: write package.module:function")
     try:
         found = getattr(importlib.import_module(module), function, None)
     except ImportError as error:

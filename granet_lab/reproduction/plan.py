@@ -175,7 +175,7 @@ def plan(
     return Plan(
         name=name,
         recipe=replace(recipe, seed=seeds[0]),
-        whole=whole,
+        whole=replace(whole, seed=seeds[0]),
         trials={
             stage: grid(
                 recipe,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from granet_lab.experiments import Lab
+from granet_lab.experiments import Lab, files
 from granet_lab.reproduction import report
 from granet_lab.reproduction.plan import Plan
 
@@ -36,6 +36,7 @@ def reproduce(
         OSError: a folder cannot be written.
         ValueError: a schedule that does not fit the recipe.
     """
+    files.check_writable(folder)
     tables: dict[str, pd.DataFrame] = {}
     path = folder / "report.md"
     for stage in plan.stages:

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from granet_lab import checks, datasets
+from granet_lab import checks, datasets, models
 from granet_lab.datasets import Dataset
-from granet_lab.models import build, factory
 from granet_lab.sparsity.methods import SparseTraining, dense
 
 PRECISIONS = ("fp32", "bf16")
@@ -77,7 +76,7 @@ class Recipe:
         if self.image_size is not None:
             put("image_size", checks.count("image_size", self.image_size, minimum=1))
         datasets.check(self.dataset, self.image_size, self.augment)
-        factory(self.model)
+        models.check(self.model)
         checks.choice("precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size", "threads"):
             put(name, checks.count(name, getattr(self, name), minimum=1))
@@ -145,7 +144,7 @@ class Recipe:
     def network(self) -> nn.Module:
         """The network at initialisation, on the CPU, every weight active."""
         images = self.images()
-        return build(self.model, images.input_shape, images.classes, self.seed)
+        return models.build(self.model, images.input_shape, images.classes, self.seed)
 
 
 def _milestones(epochs: Iterable[int]) -> tuple[int, ...]:

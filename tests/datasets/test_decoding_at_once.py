@@ -5,10 +5,13 @@ import itertools
 import os
 import signal
 import time
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import get_context
 
+import loky
 import numpy as np
 import pytest
+from PIL import Image
 from trees import pixels, plant
 
 from granet_lab.datasets import decoding
@@ -80,16 +83,11 @@ def test_after_an_error_no_more_images_are_decoded(root):
 
     def picture(path, size):
         seen.append(path)
-        time.sleep(0.01)
         return fail(OSError("gone")) if len(seen) == 10 else pixels(path.name)
 
-    with (
-        instead("_CHUNK", 1),
-        instead("picture", picture),
-        pytest.raises(OSError, match=r"^gone$"),
-    ):
+    with instead("picture", picture), pytest.raises(OSError, match=r"^gone$"):
         decoded(scan(root))
-    assert len(seen) < 10 + 2 * os.cpu_count()
+    assert len(seen) == 10
 
 
 def killed_at(root, number):
@@ -193,3 +191,77 @@ def test_a_disk_that_is_full_is_an_error_and_leaves_nothing(root, home, monkeypa
     with pytest.raises(OSError, match="No space left"):
         decoded(scan(root))
     assert list(home.iterdir()) == []
+
+
+class Forked(ProcessPoolExecutor):
+    """In place of loky's: processes that start in no time."""
+
+    def __init__(self, workers):
+        super().__init__(workers, mp_context=FORK)
+
+    def shutdown(self, wait=True, kill_workers=False, cancel_futures=False):
+        super().shutdown(wait, cancel_futures=kill_workers)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """All work is given to processes, three files at a time."""
+    monkeypatch.setattr(decoding, "_ALONE", 0.0)
+    monkeypatch.setattr(decoding, "_CHUNK", 3)
+    monkeypatch.setattr(loky, "ProcessPoolExecutor", Forked)
+
+
+@pytest.fixture
+def alone():
+    """Raises where a file is decoded in this process, beyond the one that tells the shape."""
+    here, before, numbers = os.getpid(), decoding.picture, itertools.count(1)
+
+    def picture(*words):
+        if os.getpid() == here and next(numbers) > 1:
+            raise AssertionError("decoded in this process")
+        return before(*words)
+
+    with instead("picture", picture):
+        yield
+
+
+def test_processes_give_the_right_arrays(root, home, processes, alone):
+    assert is_right(root)
+    assert len(list(home.iterdir())) == 1
+
+
+def test_processes_leave_out_what_is_no_image(root, processes, alone, caplog):
+    bad = {"train/a/1.png", "test/b/2.png"}
+    for name in bad:
+        (root / name).write_text("no picture")
+    tree = scan(root)
+    for (images, _), files in zip(decoded(tree), tree.without(bad).splits(), strict=True):
+        assert np.array_equal(images, np.stack([pixels(name) for name in files.names]))
+    assert "2 files of" in caplog.text
+
+
+def test_an_error_in_one_of_the_processes_is_the_error_and_leaves_nothing(root, home, processes):
+    Image.fromarray(pixels("x", 9, 4)).save(root / "test/b/3.png")
+    with pytest.raises(ValueError, match=r"differ in size .*9x4: test/b/3\.png"):
+        decoded(scan(root))
+    assert list(home.iterdir()) == []
+
+
+def test_a_process_that_dies_is_an_error_and_leaves_nothing(root, home, processes):
+    here = os.getpid()
+
+    def die():
+        assert os.getpid() != here
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with at_image(2, die), pytest.raises(BrokenExecutor):
+        decoded(scan(root))
+    assert list(home.iterdir()) == []
+    assert is_right(root)
+
+
+@pytest.mark.slow  # real processes start
+def test_lokys_processes_give_the_right_arrays(root, monkeypatch, alone):
+    monkeypatch.setattr(decoding, "_ALONE", 0.0)
+    monkeypatch.setattr(decoding, "_CHUNK", 3)
+    assert is_right(root)

@@ -175,6 +175,7 @@ def test_the_last_four_are_kept():
     assert named._load.cache_info().maxsize == 4
 
 
+@pytest.mark.slow  # two processes start
 def test_the_processes_of_a_sweep_see_what_this_one_does(forgetful, pets, tmp_path):
     common = {"model": "convnet", "epochs": 1, "batch_size": 8, "lr": 0.1}
     # The processes may be those of an earlier sweep, with another folder of all datasets.

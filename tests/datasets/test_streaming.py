@@ -1,7 +1,8 @@
 import json
 import logging
-from multiprocessing import get_context
+import multiprocessing
 
+import loky  # noqa: F401  (it makes its way of starting processes known)
 import numpy as np
 import pytest
 import torch
@@ -124,13 +125,22 @@ def test_another_process_crops_alike(train):
         torch.manual_seed(99)
         found.put(images_of(train, 3, crops=8)[0].numpy())
 
-    fork = get_context("fork")
+    fork = multiprocessing.get_context("fork")
     found = fork.Queue()
     process = fork.Process(target=work, args=(found,))
     process.start()
     theirs = found.get(timeout=60)
     process.join(60)
     assert np.array_equal(theirs, images_of(train, crops=8)[0].numpy())
+
+
+def test_a_process_that_starts_others_in_lokys_way_can_read_a_stream(train):
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("loky", force=True)  # as in the processes of a sweep
+    try:
+        assert len(images_of(train)[0]) == 36
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 @pytest.mark.parametrize("crops", [None, 5])

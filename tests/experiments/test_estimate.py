@@ -141,6 +141,54 @@ def test_a_trial_asked_twice_takes_its_time_once(lab, results, recipe):
     assert estimate.seconds(results(recipe), trials(recipe, 2, 2), 1) == 3.0
 
 
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 3 * 11), (2, 2 * 11), (3, 11)])
+def test_runs_without_trials_take_their_epochs_and_one_for_their_beginning(
+    results, recipe, workers, seconds
+):
+    runs = [replace(recipe, seed=seed, epochs=10) for seed in range(3)]
+    assert estimate.seconds(results(*runs), [], workers, runs, each=1.0) == seconds
+    # Asked for by a trial or twice, a run is trained once.
+    assert estimate.seconds(results(*runs), [], workers, runs * 2, each=2.0) == 2 * seconds
+
+
+def test_an_epoch_takes_what_is_said_whatever_they_have_taken_so_far(lab, results, recipe):
+    put_history(lab, recipe, [0.0, 7.0, 7.0, 7.0, 7.0])
+    put_trial(lab, trials(recipe, 0)[0], 9.0)
+    assert estimate.seconds(results(recipe), trials(recipe, 2), 1) == 3 * 9.0
+    assert estimate.seconds(results(recipe), trials(recipe, 2), 1, each=0.5) == 3 * 0.5
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 5 + 3 + 2), (2, 5 + 2), (3, 5 + 2)])
+def test_a_run_that_a_trial_waits_for_is_trained_once_with_those_asked_for(
+    lab, results, recipe, workers, seconds
+):
+    other = replace(recipe, seed=1)
+    put_history(lab, other, [0.0, 1.0])
+    asked = trials(recipe, 1)
+    known = results(recipe, other)
+    assert estimate.seconds(known, asked, workers, [other, recipe], each=1.0) == seconds
+
+
+def test_missing_epochs_are_those_of_runs_and_recoveries_without_beginnings(lab, results, recipe):
+    begun, done, lost, new = runs = [replace(recipe, seed=seed) for seed in range(4)]
+    put_history(lab, begun, [0.0, 1.0])
+    put_history(lab, done, [0.0, 1.0, 1.0, 1.0, 1.0])
+    put_history(lab, lost, [0.0, 1.0], diverged=True)
+    measured, missing = trials(done, 2, 3)
+    put_trial(lab, measured, 1.0)
+    known = results(*runs)
+    left = {begun: 3, done: 0, lost: 0, new: 4}
+    for run, epochs in left.items():
+        assert estimate.missing_epochs(known, [], [run]) == epochs
+        assert estimate.missing_epochs(known, trials(run, 5)) == epochs + 5
+        assert estimate.missing_epochs(known, trials(run, 5), [run, run]) == epochs + 5
+    assert estimate.missing_epochs(known, [measured]) == 0
+    assert estimate.missing_epochs(known, [measured, missing, missing]) == 3
+    everything = [measured, missing, *trials(begun, 0, 1), *trials(new, 2)]
+    assert estimate.missing_epochs(known, everything, runs) == 3 + 4 + 3 + 0 + 1 + 2
+    assert estimate.missing_epochs(known, []) == 0
+
+
 @pytest.mark.parametrize(
     ("span", "words"),
     [

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields, make_dataclass, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes_drawn import RECIPES
 
 import granet_lab as gl
 from granet_lab.experiments.identity import describe, identity, restore
-from granet_lab.training.recipe import PRECISIONS
 
 RECIPE = gl.recipes.digits()
 SPARSE = replace(RECIPE, method=gl.methods.static(0.9))
@@ -39,6 +39,8 @@ OTHER = {
         "method": gl.methods.static(0.9),
         "seed": 1,
         "threads": 2,
+        "image_size": 16,
+        "norm_decay": False,
     },
     gl.Pruning: {
         "rate": 0.6,
@@ -79,33 +81,6 @@ OTHER = {
 THINGS = {type(thing): thing for thing in (RECIPE, TRIAL, TRIAL.pruning, gl.methods.static(0.9))}
 every_field = pytest.mark.parametrize(
     ("kind", "name"), [(kind, f.name) for kind in OTHER for f in fields(kind)]
-)
-
-RECIPES = st.builds(
-    gl.Recipe,
-    dataset=st.just("digits"),
-    model=st.sampled_from(["convnet", "mlp"]),
-    epochs=st.integers(1, 200),
-    batch_size=st.integers(1, 500),
-    lr=st.floats(0, 10),
-    milestones=st.sets(st.integers(0, 200), max_size=3).map(sorted),
-    gamma=st.floats(0, 1),
-    momentum=st.floats(0.1, 1),
-    nesterov=st.booleans(),
-    weight_decay=st.floats(0, 1),
-    warmup_epochs=st.integers(0, 5),
-    label_smoothing=st.floats(0, 1),
-    augment=st.sampled_from([None, "crop", "crop_flip"]),
-    precision=st.sampled_from(PRECISIONS),
-    train_size=st.none() | st.integers(1, 900),
-    method=st.builds(
-        gl.methods.static,
-        st.floats(0, 1),
-        st.sampled_from(["random", "magnitude"]),
-        st.sampled_from(["global", "uniform", "er", "erk"]),
-    ),
-    seed=st.integers(0, 2**40),
-    threads=st.integers(1, 8),
 )
 
 

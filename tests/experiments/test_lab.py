@@ -1,9 +1,12 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import granet_lab as gl
+from granet_lab.datasets import DATASETS
 from granet_lab.experiments.background import Job
 from granet_lab.experiments.execution import result
 from granet_lab.experiments.files import read_json, write_json
@@ -198,3 +201,77 @@ def test_the_disk_that_checkpoints_take_is_told_before(lab, capsys):
 def test_an_unknown_device_is_refused(tmp_path):
     with pytest.raises(ValueError, match="device"):
         gl.Lab(tmp_path, device="gpu")
+
+
+def test_a_sweep_keeps_the_checkpoints_that_it_is_told_to_and_gives_the_same_table(
+    lab, tmp_path, trials, recipe
+):
+    whole = lab.measure(trials, workers=1, progress=False)
+    assert lab.run(recipe).checkpoints == [0, 1, 2, 3, 4]
+    for n, kept in enumerate(([1, 3], [0, 4], [])):
+        other = gl.Lab(tmp_path / f"other{n}", device="cpu")
+        table = other.measure(trials, workers=1, progress=False, checkpoints=kept)
+        assert other.run(recipe).checkpoints == kept
+        assert table.drop(columns="seconds").equals(whole.drop(columns="seconds"))
+
+
+def test_a_checkpoint_beyond_the_run_is_refused_before_anything_is_trained(lab, trials):
+    with pytest.raises(ValueError, match="epoch 5 is not in this run: choose checkpoints in 0 to"):
+        lab.measure(trials, workers=1, progress=False, checkpoints=[1, 5])
+    assert list(lab.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_data_that_cannot_be_loaded_are_one_error_before_any_worker_starts(
+    lab, recipe, define, monkeypatch, workers
+):
+    def forgotten():
+        raise ValueError("the images were forgotten at home")
+
+    define(DATASETS, forgotten)
+    monkeypatch.setattr("granet_lab.experiments.pools.choose", None)
+    lost = replace(recipe, dataset="forgotten")
+    asked = gl.grid(lost, epoch=[1, 2], rate=0.5, seed=[0, 1])
+    with pytest.raises(ValueError, match=r"^the images were forgotten at home$"):
+        lab.measure(asked, workers=workers, progress=False)
+    with pytest.raises(ValueError, match=r"^the images were forgotten at home$"):
+        lab.compare(lost, ["gmp"], [0.8], [0, 1], workers=workers, progress=False)
+    assert list(lab.path.iterdir()) == []
+
+
+def test_a_network_that_cannot_be_made_is_one_error_before_any_worker_starts(
+    lab, recipe, monkeypatch
+):
+    monkeypatch.setattr("granet_lab.experiments.pools.choose", None)
+    lost = replace(recipe, model="granet_lab.nowhere:network")
+    with pytest.raises(ValueError, match=r"granet_lab\.nowhere") as caught:
+        lab.measure(gl.grid(lost, epoch=1, rate=0.5), progress=False)
+    assert "\n" not in str(caught.value)
+    assert list(lab.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["measure", "compare"])
+def test_data_are_loaded_first_where_somebodys_executor_works(lab, recipe, define, tmp_path, verb):
+    diary = str(tmp_path / "diary")
+
+    def told():
+        # In full, as the function travels without its module.
+        import threading
+
+        from granet_lab import datasets
+
+        with open(diary, "a") as file:
+            file.write(threading.current_thread().name + "\n")
+        return datasets.load("digits")
+
+    define(DATASETS, told)
+    one = replace(recipe, dataset="told")
+    with ThreadPoolExecutor(1, thread_name_prefix="lent") as executor:
+        if verb == "measure":
+            asked = gl.grid(one, epoch=[1, 2], rate=0.5)
+            table = lab.measure(asked, executor=executor, progress=False)
+        else:
+            table = lab.compare(one, ["gmp"], [0.8], [0], executor=executor, progress=False)
+    assert table.status.tolist() == ["ok", "ok"]
+    with open(diary) as file:
+        assert file.readline().startswith("lent")

@@ -1,46 +1,17 @@
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes_drawn import CHANGES, FOLDERS, RECIPES, SCOPES
 
 import granet_lab as gl
 from granet_lab.experiments.spelling import recipe_code, trials_code
 from granet_lab.experiments.trials import CONTINUATIONS
 from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.sparsity.methods import SparseTraining
 from granet_lab.sparsity.regrowths import REGROWTHS
-from granet_lab.training.recipe import PRECISIONS
 from granet_lab.training.recipes import RECIPES as NAMED
 
-SCOPES = st.sampled_from(["global", "uniform", "er", "erk"])
-METHODS = st.just(gl.methods.dense()) | st.builds(
-    SparseTraining,
-    initial_sparsity=st.floats(0, 1),
-    criterion=st.sampled_from(list(CRITERIA)),
-    scope=SCOPES,
-)
-# Each field of a recipe, as digits() has it or not.
-CHANGES = {
-    "model": st.sampled_from(["convnet", "mlp"]),
-    "epochs": st.integers(1, 200),
-    "batch_size": st.integers(1, 500),
-    "lr": st.floats(0, 10),
-    "milestones": st.sets(st.integers(0, 200), max_size=3).map(sorted),
-    "gamma": st.floats(0, 1),
-    "momentum": st.floats(0.1, 1),
-    "nesterov": st.booleans(),
-    "weight_decay": st.floats(0, 1),
-    "warmup_epochs": st.integers(0, 5),
-    "label_smoothing": st.floats(0, 1),
-    "augment": st.sampled_from([None, "crop", "crop_flip"]),
-    "precision": st.sampled_from(PRECISIONS),
-    "train_size": st.none() | st.integers(1, 900),
-    "method": METHODS,
-    "seed": st.integers(0, 2**40),
-    "threads": st.integers(1, 8),
-}
-RECIPES = st.fixed_dictionaries({}, optional=CHANGES).map(lambda few: gl.recipes.digits(**few))
 LAYERS = st.sampled_from(["first", "last", "block2.0.weight", "block* classifier.weight"])
 PLAIN = {
     "rate": st.floats(0, 1),
@@ -83,15 +54,17 @@ def made(code):
 
 
 def test_every_field_is_tried():
-    assert CHANGES.keys() | {"dataset"} == {field.name for field in fields(gl.Recipe)}
+    assert CHANGES.keys() | FOLDERS.keys() == {field.name for field in fields(gl.Recipe)}
     assert PLAIN.keys() | REGROWING.keys() == {field.name for field in fields(gl.Pruning)}
 
 
+@settings(deadline=None)  # the first one loads torchvision
 @given(RECIPES)
 def test_a_line_makes_the_recipe_that_it_spells(recipe):
     assert made(recipe_code(recipe)) == recipe
 
 
+@settings(deadline=None)
 @given(trials())
 def test_a_line_makes_the_trials_that_it_spells(trials):
     code = trials_code(trials)

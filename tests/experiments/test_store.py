@@ -100,6 +100,13 @@ def test_checkpoints_asked_for_later_are_made_and_the_history_stays(lab, other, 
     assert same_history(thin, whole)
 
 
+@pytest.mark.parametrize(("dataset", "words"), [("birds/small", "small"), ("/data/big/", "big")])
+@pytest.mark.parametrize("model", ["torchvision:resnet18", "os.path:join"])
+def test_a_runs_folder_begins_with_the_ends_of_its_names(lab, recipe, dataset, model, words):
+    run = lab.run(replace(recipe, dataset=f"folder:{dataset}", model=model))
+    assert run.path.match(f"runs/{words}-{model.split(':')[1]}-????????????????")
+
+
 def test_a_finished_run_is_not_trained_again(lab, recipe):
     run = lab.train(recipe, progress=False)
     written = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}

@@ -176,7 +176,7 @@ def test_fields_of_the_recipe_are_changed_and_its_seed_is_the_first():
     found = small(batch_size=25, weight_decay=0.0)
     asked = {"model": "mlp", "epochs": 8, "milestones": (4, 6), "train_size": 200}
     whole = RECIPES["digits"](batch_size=25, weight_decay=0.0, **asked)
-    assert found.recipe == replace(whole, seed=3)
+    assert found.recipe == found.whole == replace(whole, seed=3)
     assert {replace(run, seed=0, method=gl.methods.dense()) for run in found.runs} == {whole}
 
 

@@ -16,6 +16,9 @@ from granet_lab.training.loop import Diverged, context, epoch_batches, evaluate,
 
 DIGITS = datasets.load("digits")
 SPARSE = gl.methods.static(0.9)
+# A step of the large ones takes as long as an epoch of the others.
+SMALL, LARGE = ("convnet", "mlp", "resnet20"), ("resnet50", "vgg19")
+small_models = pytest.mark.parametrize("name", SMALL)
 COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc"]
 COLUMNS += ["sparsity", "pruned", "regrown", "survival", "exploration", "layers", "flops"]
 COLUMNS += ["seconds"]
@@ -83,7 +86,11 @@ def test_each_epoch_is_a_row(recipe):
         assert all(0 <= row[f"{split}_acc"] <= 100 for split in ("train", "val", "test"))
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_is_small_or_large():
+    assert {*SMALL, *LARGE} == set(models.MODELS)
+
+
+@small_models
 def test_the_loss_falls_and_the_network_learns(name):
     _, rows = train(gl.recipes.digits(model=name, epochs=4, milestones=()))
     losses = [row["train_loss"] for row in rows]
@@ -137,7 +144,7 @@ def test_the_training_loss_is_the_smoothed_cross_entropy_of_the_batches(smoothin
     assert row["train_acc"] == pytest.approx(100 * (scores.argmax(axis=1) == labels).mean())
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@small_models
 def test_losses_and_accuracies_are_those_of_an_independent_computation(name):
     recipe = gl.recipes.digits(model=name, epochs=1, milestones=(), train_size=200)
     state, (row,) = train(recipe, until=1)
@@ -215,9 +222,11 @@ CHANGES = {
     "train_size": 150,
     "method": gl.methods.static(0.5),
     "seed": 1,
+    "norm_decay": False,
 }
-# Shown on their own below or, for epochs, by every other test here.
-ELSEWHERE = {"dataset", "epochs", "threads"}
+# Shown on their own below or, for epochs, by every other test here; image_size, with the folders
+# that it is for, in test_folder.py.
+ELSEWHERE = {"dataset", "epochs", "threads", "image_size"}
 
 
 @pytest.mark.parametrize("field", CHANGES)
@@ -232,6 +241,23 @@ def _changed(recipe, field):
 
 def test_every_option_of_the_recipe_is_looked_at():
     assert CHANGES.keys() | ELSEWHERE == {field.name for field in fields(gl.Recipe)}
+
+
+@pytest.mark.parametrize("norm_decay", [True, False])
+def test_without_norm_decay_biases_and_batchnorm_are_not_pulled_to_zero(norm_decay):
+    recipe = gl.recipes.digits(weight_decay=0.5, momentum=0.0, norm_decay=norm_decay)
+    state = new_state(recipe, DIGITS)
+    with torch.no_grad():
+        state.model.block1[1].bias.fill_(1.0)  # which is 0 at first
+    before = {name: p.clone() for name, p in state.model.named_parameters()}
+    for parameter in state.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    state.optimizer.step(lr=0.1)
+    spared = {name for name, p in before.items() if p.ndim == 1}
+    assert len(spared) == 2 * 3 + 1
+    for name, parameter in state.model.named_parameters():
+        kept = name in spared and not norm_decay
+        torch.testing.assert_close(parameter, before[name] * (1 if kept else 0.95))
 
 
 @pytest.mark.parametrize("name", ["crop", "crop_flip"])
@@ -294,7 +320,7 @@ def test_no_row_of_a_diverged_training_has_a_loss_that_is_not_finite(recipe):
     assert all(math.isfinite(row["train_loss"]) for row in rows)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@small_models
 @pytest.mark.parametrize("method", [SPARSE, gl.methods.static(0.5, "magnitude", "uniform")])
 def test_masked_weights_are_exactly_zero_in_every_epoch(name, method):
     recipe = gl.recipes.digits(
@@ -310,6 +336,22 @@ def test_masked_weights_are_exactly_zero_in_every_epoch(name, method):
             assert not weights[name_][~mask].any()
             assert not state.optimizer.state[weights[name_]]["momentum_buffer"][~mask].any()
             assert weights[name_][mask].all()
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_step_of_a_large_network_moves_every_parameter_and_no_masked_weight(name):
+    recipe = gl.recipes.digits(model=name, batch_size=4, train_size=4, epochs=1, method=SPARSE)
+    few = replace(DIGITS, validation=DIGITS.validation.first(1), test=DIGITS.test.first(1))
+    state = new_state(recipe, few)
+    before = {name: p.clone() for name, p in state.model.named_parameters()}
+    train(recipe, 1, state, images=few)
+    for name_, parameter in state.model.named_parameters():
+        moved = parameter != before[name_]
+        assert moved.any(), name_
+        if name_ in state.masks:
+            assert not parameter[~state.masks[name_]].any()
+            assert not moved[~state.masks[name_]].any()
+    assert state.masks.active == round(0.1 * state.masks.total)
 
 
 def test_a_sparse_network_keeps_its_mask(sparse_recipe):

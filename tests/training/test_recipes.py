@@ -51,6 +51,11 @@ REFUSED = [
     ("seed", -1),
     ("seed", 0.5),
     ("threads", 0),
+    ("image_size", 8),
+    ("image_size", 0),
+    ("image_size", 7.5),
+    ("norm_decay", "false"),
+    ("norm_decay", None),
 ]
 
 
@@ -88,6 +93,7 @@ def test_numpys_numbers_are_accepted_and_become_pythons():
         train_size=np.int32(200),
         seed=np.uint8(3),
         nesterov=np.True_,
+        norm_decay=np.True_,
     )
     assert theirs == ours
     assert repr(theirs) == repr(ours)

@@ -193,3 +193,69 @@ def test_a_step_without_any_gradient_changes_nothing():
     weight = nn.Parameter(torch.ones(2))
     SGD([weight], momentum=0.9).step(1.0)
     assert weight.tolist() == [1, 1]
+
+
+def drawn(dtype, steps=8):
+    """Weights of three shapes, the gradients of some steps, and which parameters are spared."""
+    random = torch.Generator().manual_seed(0)
+    weights = [torch.randn(shape, generator=random, dtype=dtype) for shape in SHAPES]
+    some = [
+        [torch.randn(shape, generator=random, dtype=dtype) for shape in SHAPES]
+        for _ in range(steps)
+    ]
+    return weights, some
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("spared", [(), (1,), (0, 2), (0, 1, 2)], ids=str)
+@settings
+def test_spared_parameters_are_a_group_without_decay_of_torchs_sgd(options, spared, dtype):
+    weights, gradients = drawn(dtype)
+    ours, theirs = ([nn.Parameter(w.clone()) for w in weights] for _ in "ab")
+    optimizer = SGD(ours, **options, undecayed=[ours[i] for i in spared])
+    groups = [
+        {"params": [p for i, p in enumerate(theirs) if i not in spared]},
+        {"params": [theirs[i] for i in spared], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    reference = torch.optim.SGD(groups, lr=0.05, **options, fused=True)
+    for step in gradients:
+        for a, b, gradient in zip(ours, theirs, step, strict=True):
+            a.grad, b.grad = gradient.clone(), gradient.clone()
+        optimizer.step(0.05)
+        reference.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_only_what_is_not_spared_is_pulled_to_zero():
+    decayed, spared = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = SGD([decayed, spared], weight_decay=0.5, undecayed=[spared])
+    for weight in (decayed, spared):
+        weight.grad = torch.zeros(2)
+    optimizer.step(0.1)
+    assert decayed.tolist() == pytest.approx([0.95] * 2)
+    assert spared.tolist() == [1, 1]
+    assert decayed.grad is spared.grad is None
+
+
+def test_spared_parameters_are_told_apart_by_what_they_are_not_by_their_values():
+    twins = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    optimizer = SGD(twins, weight_decay=0.5, undecayed=twins[1:2])
+    for weight in twins:
+        weight.grad = torch.zeros(2)
+    optimizer.step(1.0)
+    assert [weight[0].item() for weight in twins] == [0.5, 1.0, 0.5]
+
+
+@settings
+def test_masked_weights_stay_zero_among_spared_parameters_too(options):
+    weights = parameters()
+    masks = [torch.rand(w.shape, generator=torch.Generator().manual_seed(4)) < 0.5 for w in weights]
+    for weight, mask in zip(weights, masks, strict=True):
+        weight.data[~mask] = 0
+    factors = [(w, torch.empty_like(w).copy_(mask)) for w, mask in zip(weights, masks, strict=True)]
+    run(SGD(weights, **options, undecayed=weights[:1]), weights, factors)
+    for weight, mask in zip(weights, masks, strict=True):
+        assert not weight[~mask].any()
+        assert weight[mask].all()
