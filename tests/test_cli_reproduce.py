@@ -1,6 +1,8 @@
+import contextlib
 import csv
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -43,10 +45,10 @@ def places(datasets, monkeypatch):
     monkeypatch.setenv("GRANET_LAB_DATASETS", str(datasets))
 
 
-def start(folder, datasets):
+@contextlib.contextmanager
+def started(folder, datasets):
     """The command in a process of its own, in a folder of its own; nobody types anything."""
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "granet_lab.cli", *WORDS],
         cwd=folder,
         env={**os.environ, "GRANET_LAB_DATASETS": str(datasets)},
@@ -55,16 +57,26 @@ def start(folder, datasets):
         stderr=subprocess.PIPE,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def carried_out(folder, datasets):
+    """What the command prints, once it has come to its end."""
+    with started(folder, datasets) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
 
 
 @pytest.fixture(scope="module")
 def undisturbed(datasets, tmp_path_factory):
     """A folder in which the command ran from nothing to its end, and what it printed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(folder, datasets)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return folder, out
+    return folder, carried_out(folder, datasets)
 
 
 def tables(folder):
@@ -105,22 +117,20 @@ def test_from_nothing_to_the_report_no_hand_is_needed(undisturbed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # three commands, with torch to load each time
 def test_killed_in_the_middle_the_same_command_ends_as_if_nothing_had_been(
     undisturbed, datasets, tmp_path
 ):
-    process = start(tmp_path, datasets)
-    while process.poll() is None and not trials_in(tmp_path):
-        time.sleep(0.001)
-    process.kill()  # SIGKILL
-    process.communicate(timeout=60)
-    assert process.returncode == -9
+    with started(tmp_path, datasets) as process:
+        while process.poll() is None and not trials_in(tmp_path):
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
     left = trials_in(tmp_path)
     assert 1 <= len(left) < 8
     assert not list(tmp_path.rglob("report.md"))
 
-    again = start(tmp_path, datasets)
-    _, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
+    carried_out(tmp_path, datasets)
     folder, _ = undisturbed
     assert tables(tmp_path) == tables(folder)
     assert measured_text(tmp_path) == measured_text(folder)
