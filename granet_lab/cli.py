@@ -213,7 +213,7 @@ def reproduce(
         epoch: Epochs after which to prune; by default a sixteenth of the run apart, or an eighth.
         rate: Fractions of the current non-zeros to remove.
         recovery_epochs: Length of the frozen continuation; by default 30 of 160.
-        method: Names, perhaps with values for what is not as usual, and a name for that in front.
+        method: Names, perhaps with values: granet_st, snip:static,criterion=snip,scope=global ...
         sparsity: Sparsities at the end of training; by default those published for the recipe.
         seed: One run for each seed.
         settings: Other values for fields of the recipe.

@@ -126,6 +126,7 @@ class Lab(Views):
         if missing:
             files.check_writable(self.path)
         _check(missing, here=executor is None)
+        checkpoints = None if checkpoints is None else list(checkpoints)
         for one in missing:
             self.run(one).check_epochs(checkpoints)
         pool = pools.choose(executor, workers, [t.recipe for t in trials], self.device)
@@ -185,6 +186,7 @@ class Lab(Views):
         _check(recipes, here=executor is None)
         files.check_writable(self.path)
         missing = [one for one in recipes if not self.run(one).finished]
+        checkpoints = None if checkpoints is None else list(checkpoints)
         pool = pools.choose(executor, workers, missing, self.device)
         for one in missing:
             self.run(one).check_epochs(checkpoints)

@@ -17,6 +17,7 @@ from granet_lab.figures import plots
 from granet_lab.figures.panels import Drawn
 from granet_lab.reproduction.plan import Plan, counted
 from granet_lab.reproduction.published import FINDINGS, published
+from granet_lab.training.recipes import RECIPES
 
 _SOURCE = "[Liu et al. 2021](https://arxiv.org/abs/2106.10404)"
 
@@ -53,7 +54,7 @@ def _head(plan: Plan) -> str:
     recipe, images = plan.recipe, plan.recipe.images()
     seeds = len({one.seed for one in plan.runs})
     trained = len(images.train.first(recipe.train_size))
-    lines = [f"# {plan.title[0].upper()}{plan.title[1:]}", ""]
+    lines = [f"# {plan.title}", ""]
     if recipe.epochs != plan.whole.epochs:
         lines += [
             f"**A shortened schedule**: {recipe.epochs} epochs in place of {plan.whole.epochs}, "
@@ -159,6 +160,7 @@ def _methods(lab: Lab, plan: Plan, table: pd.DataFrame, folder: Path) -> str:
         _markdown(heads, rows),
         f"Test accuracy, {mean}; operations relative to the dense network, counted over the masks "
         "as they change.",
+        _whose(plan),
         _figure(plots.methods(table), folder, "methods", "Accuracy by sparsity")
         if asked.nunique() > 1
         else "",
@@ -194,6 +196,17 @@ def _measured_with(lab: Lab, plan: Plan, tables: dict[str, pd.DataFrame]) -> str
 def _trained(run: Run) -> bool:
     """Whether a run came to its end."""
     return run.finished and not run.diverged
+
+
+def _whose(plan: Plan) -> str:
+    """What the published numbers are of: the recipe may have been changed."""
+    if published(plan.name).empty:
+        return f"The tables of {_SOURCE} do not have this recipe."
+    named = RECIPES[plan.name]()
+    return (
+        f"Published by {_SOURCE}: `{named.model}` on `{named.dataset}`, {named.epochs} epochs, "
+        "trained on all training images."
+    )
 
 
 def _definition(table: pd.DataFrame) -> str:

@@ -85,7 +85,7 @@ def near(word, number, digits):
 
 
 def test_a_report_begins_with_what_was_trained(text, measured):
-    assert text.startswith("# Vgg19_cifar10 shortened to 4 of 160 epochs\n")
+    assert text.startswith("# vgg19_cifar10 shortened to 4 of 160 epochs\n")
     assert "`mlp` on `digits`: 200 images to train on of 900, 600 for testing, 10 classes; " in text
     assert "10 classes; 2 seeds. " in text
     (code,) = re.findall(r"```python\n(.*?)\n```", text, re.S)
@@ -97,7 +97,7 @@ def test_a_shortened_schedule_is_a_warning_and_a_whole_one_is_not(text, tmp_path
     assert words in text
     whole = plan("digits", what="plasticity", model="mlp", epochs=4, milestones=(2,))
     told = report.write(lab, whole, {}, tmp_path / "out").read_text()
-    assert told.startswith("# Digits, 4 epochs\n")
+    assert told.startswith("# digits, 4 epochs\n")
     assert "shortened" not in told
     assert "`mlp` on `digits`: 900 images to train on, 600 for testing, 10 classes; 1 seed." in told
     assert section(told, "The dense network").strip() == "Not trained yet."
@@ -208,6 +208,13 @@ def test_what_is_published_stands_beside_what_is_measured_at_the_same_sparsity(t
         ("snip", "80%"): "-",
         ("snip", "90%"): "93.63",
     }
+
+
+def test_a_recipe_of_which_nothing_is_published_says_so(text, measured, tmp_path):
+    assert "do not have this recipe" not in text
+    other = replace(measured.plan, name="digits")
+    told = report.write(measured.lab, other, measured.tables, tmp_path).read_text()
+    assert told.count("do not have this recipe") == 1
 
 
 def test_every_picture_that_is_linked_is_there(text, measured):
