@@ -68,7 +68,7 @@ def test_the_splits_hold_the_files_of_the_tree(root):
     assert data.classes == 2
 
 
-@pytest.mark.parametrize("size", [7, 14, 21])
+@pytest.mark.parametrize("size", [7, 14, 56])
 def test_blocks_hold_the_middle_of_each_image(root, size):
     split = stream("wild", image_size=size).test
     images, labels = images_of(split)

@@ -204,7 +204,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "message"), WRONG, ids=[str(list(a.items())) for a, _ in WRONG])
+WORDS = [message for _, message in WRONG]
+
+
+@pytest.mark.parametrize(("asked", "message"), WRONG, ids=WORDS)
 def test_what_cannot_be_planned_is_one_clear_line(asked, message):
     with pytest.raises(ValueError, match=message) as caught:
         small(**asked)
