@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from granet_lab import models
 from granet_lab.experiments import execution, files, pools
 from granet_lab.experiments.background import Job
 from granet_lab.experiments.comparison import COMPARED, compared, comparison
@@ -246,12 +247,14 @@ def _check(recipes: Iterable[Recipe], here: bool = True) -> None:
     """Do nothing if data and networks are there and every schedule fits its run.
 
     Data are loaded once in this process, so that what has to be downloaded or decoded first is not
-    by every worker; but only if the work is done ``here``, not on somebody's executor.
+    by every worker; but only if the work is done ``here``, not on somebody's executor. Networks are
+    not built: one that takes its process with it takes a worker.
     """
     recipes = list(recipes)
     if here:
         for one in {(r.dataset, r.image_size, r.model): r for r in recipes}.values():
-            one.network()
+            one.images()
+            models.factory(one.model)
     for recipe in recipes:
         if recipe.method.interval is not None or recipe.method.official:
             loop.plan(recipe, recipe.images())
