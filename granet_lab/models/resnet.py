@@ -1,4 +1,7 @@
-"""Residual networks for small images."""
+"""Residual networks for small images.
+
+What BatchNorm gives is changed in place: its gradient needs what it was given, not what it gave.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,8 @@ class _Basic(nn.Module):
         self.shortcut = nn.Identity() if same else _Subsample(n_in, width, stride)
 
     def forward(self, images: Tensor) -> Tensor:
-        inner = F.relu(self.bn1(self.conv1(images)))
-        return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(images))
+        inner = F.relu_(self.bn1(self.conv1(images)))
+        return F.relu_(self.bn2(self.conv2(inner)).add_(self.shortcut(images)))
 
 
 class _Bottleneck(nn.Module):
@@ -67,9 +70,9 @@ class _Bottleneck(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        inner = F.relu(self.bn1(self.conv1(images)))
-        inner = F.relu(self.bn2(self.conv2(inner)))
-        return F.relu(self.bn3(self.conv3(inner)) + self.shortcut(images))
+        inner = F.relu_(self.bn1(self.conv1(images)))
+        inner = F.relu_(self.bn2(self.conv2(inner)))
+        return F.relu_(self.bn3(self.conv3(inner)).add_(self.shortcut(images)))
 
 
 class _ResNet(nn.Module):
@@ -101,7 +104,7 @@ class _ResNet(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.stages(F.relu(self.bn(self.conv(images))))
+        features = self.stages(F.relu_(self.bn(self.conv(images))))
         return self.classifier(features.mean((2, 3)))
 
 
