@@ -62,11 +62,15 @@ class Dynamics:
         """Take the masks as they are now."""
         self._each = self._flops_per_image()
 
+    def due(self) -> bool:
+        """Whether the masks change after the step that comes next."""
+        return self._plan.due(self._state.step + 1)
+
     def before(self, batch: Batch, factors: Factors) -> Factors:
         """Between the gradient of a batch and the optimizer's step: the factors of that step."""
         state, plan = self._state, self._plan
         self._flops += self._each * len(batch[1])
-        if plan.due(state.step + 1):
+        if self.due():
             noted = {name: gradient.clone() for name, gradient in _gradients(state).items()}
             self._noted = batch, noted
         if not plan.method.salient or state.step >= plan.stop:

@@ -89,7 +89,7 @@ def _mark_rewind(state: TrainState, recipe: Recipe) -> None:
         state.rewind = rewinding.snapshot(state)
 
 
-def _begin_epoch(state: TrainState, recipe: Recipe, data: Dataset) -> None:
+def begin_epoch(state: TrainState, recipe: Recipe, data: Dataset) -> None:
     """What the method's rounds ask for before an epoch."""
     method = recipe.method
     if not method.rounds:
@@ -158,24 +158,30 @@ def fit(
         Diverged: the training loss of an epoch is not finite.
         ValueError: the run is too short for the method's schedule.
     """
-    dynamics = None
-    if follow:
-        followed = plan(recipe, data)
-        seen = functools.partial(_seen_after_step, state, recipe, data)
-        with threads(recipe.threads):
-            dynamics = Dynamics(state, followed, data.input_shape, seen)
+    changes = dynamics(state, recipe, data) if follow else None
     while state.epoch < until:
         started = time.perf_counter()
-        if dynamics is not None:
-            _begin_epoch(state, recipe, data)
-            dynamics.begin_epoch()
+        if changes is not None:
+            begin_epoch(state, recipe, data)
+            changes.begin_epoch()
         rate = learning_rate(recipe, state.epoch) if lr is None else lr
         row = {"epoch": state.epoch + 1, "lr": rate}
-        row |= _train_epoch(state, recipe, data, rate, dynamics)
+        row |= _train_epoch(state, recipe, data, rate, changes)
         row |= evaluate(state, recipe, data)
-        if dynamics is not None:
-            row |= sparseness(state) | {"flops": dynamics.flops()}
+        if changes is not None:
+            row |= sparseness(state) | {"flops": changes.flops()}
         yield row | {"seconds": time.perf_counter() - started}
+
+
+def dynamics(state: TrainState, recipe: Recipe, data: Dataset) -> Dynamics:
+    """What changes the masks of a network as the recipe's method says.
+
+    Raises:
+        ValueError: the run is too short for the method's schedule.
+    """
+    seen = functools.partial(_seen_after_step, state, recipe, data)
+    with threads(recipe.threads):
+        return Dynamics(state, plan(recipe, data), data.input_shape, seen)
 
 
 def sparseness(state: TrainState) -> dict[str, Any]:
@@ -195,7 +201,7 @@ def evaluate(state: TrainState, recipe: Recipe, data: Dataset) -> dict[str, floa
 
 def reestimate_batchnorm(state: TrainState, recipe: Recipe, data: Dataset) -> None:
     """Measure BatchNorm's statistics anew, in place, on the batches of the next epoch."""
-    with threads(recipe.threads), _precision(recipe, data.device):
+    with threads(recipe.threads), precision(recipe, data.device):
         batchnorm.reestimate_(state.model, epoch_batches(recipe, data, state.epoch))
 
 
@@ -226,7 +232,7 @@ def _train_epoch(
     with threads(recipe.threads), seeded("training", recipe.seed, state.epoch):
         for whole in epoch_batches(recipe, data, state.epoch):
             images, targets = distributed.share(*whole)
-            with _precision(recipe, device):
+            with precision(recipe, device):
                 outputs = model(images)
             loss = loss_of(outputs, targets, recipe)
             loss.backward()
@@ -255,8 +261,8 @@ def _evaluate_split(
     """Loss and accuracy in percent; the device is asked for numbers only at the end."""
     state.model.eval()
     losses, hits = [], []
-    for images, targets in split.blocks(_evaluated_at_once(split)):
-        with _precision(recipe, images.device):
+    for images, targets in split.blocks(evaluated_at_once(split)):
+        with precision(recipe, images.device):
             outputs = state.model(data.normalise(images)).float()
         losses.append(F.cross_entropy(outputs, targets, reduction="sum"))
         hits.append((outputs.argmax(1) == targets).sum())
@@ -264,10 +270,13 @@ def _evaluate_split(
     return loss / len(split), 100 * correct / len(split)
 
 
-def _evaluated_at_once(split: Split) -> int:
+def evaluated_at_once(split: Split, networks: int = 1) -> int:
+    """How many images networks are evaluated on at once; on a CPU always the same."""
     values, least, most = _EVALUATED.get(split.device.type, _EVALUATED_ELSEWHERE)
-    return min(most, max(least, values // math.prod(split.shape)))
+    together = 1 if split.device.type == "cpu" else networks
+    return min(most, max(least, values // math.prod(split.shape) // together))
 
 
-def _precision(recipe: Recipe, device: torch.device) -> torch.autocast:
+def precision(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The recipe's, inside a block."""
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")

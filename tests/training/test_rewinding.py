@@ -26,7 +26,7 @@ def test_a_lottery_ticket_has_the_weights_of_the_early_epoch_where_its_mask_is(r
     method = gl.methods.lottery(0.75, ROUNDS)
     asked, early, _ = trained(recipe, method, until=1)
     asked, state, _ = trained(recipe, method, until=3)
-    loop._begin_epoch(state, asked, DIGITS)
+    loop.begin_epoch(state, asked, DIGITS)
     total = state.masks.total
     assert total - state.masks.active == round(0.5 * total)
     for name, weight in weights(state).items():
@@ -44,7 +44,7 @@ def test_the_mask_of_a_ticket_is_that_of_the_trained_magnitudes(recipe):
     method = gl.methods.lottery(0.75, ROUNDS)
     asked, state, _ = trained(recipe, method, until=3)
     expected = gl.prune_to(gl.Context(state.model), 0.5)
-    loop._begin_epoch(state, asked, DIGITS)
+    loop.begin_epoch(state, asked, DIGITS)
     assert state.masks == expected
 
 
@@ -52,7 +52,7 @@ def test_under_learning_rate_rewinding_the_weights_go_on(recipe):
     method = gl.methods.lr_rewinding(0.75, ROUNDS)
     asked, state, _ = trained(recipe, method, until=3)
     before = weights(state)
-    loop._begin_epoch(state, asked, DIGITS)
+    loop.begin_epoch(state, asked, DIGITS)
     for name, weight in weights(state).items():
         assert torch.equal(weight, before[name] * state.masks[name])
 

@@ -1,0 +1,289 @@
+"""A stack: several networks of one architecture, trained in one pass.
+
+A small network leaves a large device idle, and on any device most of its step is overhead. In a
+stack every operation is done for all networks at once (``torch.func.vmap``: convolutions become
+grouped ones), while each lane has weights, masks, momentum, learning rate, batches and epoch of its
+own. What happens in a lane does not depend on the others: on a CPU not by a bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from granet_lab.datasets import Dataset, Split
+from granet_lab.models import build
+from granet_lab.sparsity.context import Batch
+from granet_lab.training import loop
+from granet_lab.training.dynamics import Dynamics
+from granet_lab.training.lanes import Lanes
+from granet_lab.training.recipe import Recipe, learning_rate
+from granet_lab.training.state import Diverged, TrainState
+
+
+def kind(recipe: Recipe) -> Hashable:
+    """What the lanes of a stack have in common: the shapes of all tensors, and the arithmetic."""
+    return (
+        recipe.dataset,
+        recipe.image_size,
+        recipe.model,
+        recipe.batch_size,
+        recipe.train_size,
+        recipe.precision,
+        recipe.threads,
+        recipe.momentum,
+        recipe.nesterov,
+        recipe.label_smoothing,
+    )
+
+
+@dataclass(eq=False)
+class Lane:
+    """A network in a stack.
+
+    Attributes:
+        state: the network; its tensors are the stack's memory while it is in there.
+        recipe: its own.
+        lr: a fixed learning rate; None follows the recipe's schedule.
+        dynamics: changes its masks as the recipe's method says; None: they stay.
+    """
+
+    state: TrainState
+    recipe: Recipe
+    lr: float | None = None
+    dynamics: Dynamics | None = None
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of its next epoch."""
+        return learning_rate(self.recipe, self.state.epoch) if self.lr is None else self.lr
+
+
+class Stack:
+    """Networks that are trained together.
+
+    Args:
+        recipe: of one of them; what is not in :func:`kind` may differ.
+        data: on the device where they are trained.
+        width: for how many there is room, at least 2: alone, a convolution is not a grouped one,
+            and a CPU rounds it otherwise.
+
+    Raises:
+        ValueError: fewer than two.
+    """
+
+    def __init__(self, recipe: Recipe, data: Dataset, width: int) -> None:
+        if width < 2:
+            raise ValueError(f"a stack needs room for at least 2 networks, not {width}")
+        self.width = width
+        self._recipe, self._data = recipe, data
+        self._places: list[Lane | None] = [None] * width
+        network = build(recipe.model, data.input_shape, data.classes, seed=0)
+        self._memory = Lanes(network, width, data.device, recipe.momentum, recipe.nesterov)
+        self._network = copy.deepcopy(network).to("meta")
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The networks that are in the stack."""
+        return [lane for _, lane in self._occupied()]
+
+    def enter(
+        self, state: TrainState, recipe: Recipe, lr: float | None = None, follow: bool = True
+    ) -> Lane:
+        """Give a network a place; from now on its tensors are the stack's memory.
+
+        Args:
+            state: is changed as it is trained.
+            recipe: its own.
+            lr: a fixed learning rate; None follows the recipe's schedule.
+            follow: whether the masks change as the recipe's method says; else they stay.
+
+        Raises:
+            ValueError: there is no room, it is of another kind, or its run is too short for its
+                method's schedule.
+        """
+        if kind(recipe) != kind(self._recipe):
+            raise ValueError("a network of another kind cannot enter the stack")
+        if None not in self._places:
+            raise ValueError(f"the stack has no room for more than {self.width} networks")
+        dynamics = loop.dynamics(state, recipe, self._data) if follow else None
+        lane, place = Lane(state, recipe, lr, dynamics), self._places.index(None)
+        self._memory.adopt(place, state, recipe.weight_decay)
+        self._places[place] = lane
+        return lane
+
+    def leave(self, lane: Lane) -> None:
+        """Make room; the network takes its values with it."""
+        place = self._places.index(lane)
+        self._memory.release(place, lane.state)
+        self._places[place] = None
+
+    def train_epoch(self) -> dict[Lane, dict[str, Any] | Diverged]:
+        """Train every lane for an epoch, its own next one, and evaluate it.
+
+        Returns:
+            For each lane the row that :func:`granet_lab.training.loop.fit` would give, where
+            ``seconds`` is its share of the time; or how it diverged.
+        """
+        started = time.perf_counter()
+        rates = {lane: self._begin_epoch(place, lane) for place, lane in self._occupied()}
+        with loop.threads(self._recipe.threads):
+            trained = self._train()
+            evaluated = self._evaluate()
+        seconds = (time.perf_counter() - started) / max(1, len(rates))
+        found: dict[Lane, dict[str, Any] | Diverged] = {}
+        for place, lane in self._occupied():
+            state, row = lane.state, trained[place]
+            state.epoch += 1
+            if not math.isfinite(row["train_loss"]):
+                found[lane] = Diverged(state.epoch, row["train_loss"])
+                continue
+            row = {"epoch": state.epoch, "lr": rates[lane]} | row | evaluated[place]
+            row["sparsity"] = state.masks.sparsity
+            if lane.dynamics is not None:
+                row |= loop.sparseness(state) | {"flops": lane.dynamics.flops()}
+            found[lane] = row | {"seconds": seconds}
+        return found
+
+    def _occupied(self) -> Iterator[tuple[int, Lane]]:
+        return ((place, lane) for place, lane in enumerate(self._places) if lane is not None)
+
+    def _begin_epoch(self, place: int, lane: Lane) -> float:
+        """What a lane's method asks for before an epoch; the learning rate of the epoch."""
+        if lane.dynamics is not None:
+            loop.begin_epoch(lane.state, lane.recipe, self._data)
+            lane.dynamics.begin_epoch()
+            self._memory.mask(place, lane.state.masks)
+        self._memory.rate(place, lane.rate)
+        return lane.rate
+
+    def _train(self) -> list[dict[str, float]]:
+        """Loss and accuracy on the training batches in every place."""
+        self._network.train()
+        sums, seen = torch.zeros(2, self.width, device=self._data.device), 0
+        for batches in self._batches():
+            images, targets = _side_by_side(batches)
+            told, gradient = self._differentiate(images, targets)
+            sums += told
+            seen += targets.shape[1]
+            self._step(batches, gradient)
+        return [
+            {"train_loss": loss / seen, "train_acc": 100 * hits / seen}
+            for loss, hits in zip(*sums.tolist(), strict=True)
+        ]
+
+    def _batches(self) -> Iterator[list[Batch]]:
+        """The next batch of every place; who is in none sees what the first one sees."""
+        sources = {
+            place: loop.epoch_batches(lane.recipe, self._data, lane.state.epoch)
+            for place, lane in self._occupied()
+        }
+        for batches in zip(*sources.values(), strict=True):
+            found = dict(zip(sources, batches, strict=True))
+            yield [found.get(place, batches[0]) for place in range(self.width)]
+
+    def _differentiate(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of losses and hits in every lane, shape (2, lanes); the gradient of the mean loss
+        of each, flat."""
+        outputs = self._outputs(images, lanes=1)
+        losses = self._losses(outputs, targets, self._recipe.label_smoothing)
+        (gradient,) = torch.autograd.grad(losses.mean(1).sum(), self._memory.weights)
+        hits = (outputs.detach().argmax(2) == targets).sum(1)
+        return torch.stack([losses.detach().mean(1) * targets.shape[1], hits]), gradient
+
+    def _outputs(self, images: Tensor, lanes: int | None) -> Tensor:
+        """What every network says, float32 of shape (lanes, images, classes).
+
+        Args:
+            images: of all lanes.
+            lanes: the dimension of ``images`` that tells them apart; None: all see the same.
+        """
+
+        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], seen: Tensor) -> Tensor:
+            return functional_call(self._network, (weights, buffers), (seen,))
+
+        memory = self._memory
+        with loop.precision(self._recipe, images.device):
+            outputs = vmap(one, in_dims=(0, 0, lanes))(
+                memory.blocks(memory.weights), memory.buffers, images
+            )
+        return outputs.float()
+
+    @staticmethod
+    def _losses(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Of each image in each lane, shape (lanes, images)."""
+        return F.cross_entropy(
+            outputs.flatten(0, 1),
+            targets.flatten(),
+            reduction="none",
+            label_smoothing=label_smoothing,
+        ).view(targets.shape)
+
+    def _step(self, batches: Sequence[Batch], gradient: Tensor) -> None:
+        """A step of SGD in every lane; then the masks of those whose turn it is."""
+        due = []
+        for place, lane in self._occupied():
+            if lane.dynamics is not None:
+                blocks = self._memory.blocks(gradient) if lane.dynamics.due() else {}
+                with _shown(lane.state, {name: block[place] for name, block in blocks.items()}):
+                    lane.dynamics.before(batches[place], [])
+                due += [(place, lane)] if blocks else []
+        self._memory.step(gradient)
+        for _, lane in self._occupied():
+            lane.state.step += 1
+        for place, lane in due:
+            lane.dynamics.after([])
+            self._memory.mask(place, lane.state.masks)
+
+    @torch.no_grad()
+    def _evaluate(self) -> list[dict[str, float]]:
+        """Losses and accuracies on the validation and test splits in every place."""
+        self._network.eval()
+        rows: list[dict[str, float]] = [{} for _ in self._places]
+        for name, split in (("val", self._data.validation), ("test", self._data.test)):
+            for row, (loss, hits) in zip(rows, self._evaluate_split(split), strict=True):
+                row[f"{name}_loss"] = loss / len(split)
+                row[f"{name}_acc"] = 100 * hits / len(split)
+        return rows
+
+    def _evaluate_split(self, split: Split) -> list[tuple[float, float]]:
+        """Sum of the losses and number of hits in every place."""
+        told = []
+        for images, targets in split.blocks(loop.evaluated_at_once(split, self.width)):
+            outputs = self._outputs(self._data.normalise(images), lanes=None)
+            targets = targets.expand(self.width, -1)
+            hits = (outputs.argmax(2) == targets).sum(1)
+            told.append(torch.stack([self._losses(outputs, targets).sum(1), hits]))
+        losses, hits = torch.stack(told).cpu().double().sum(0).tolist()
+        return list(zip(losses, hits, strict=True))
+
+
+def _side_by_side(batches: Sequence[Batch]) -> Batch:
+    """Images of shape (images, lanes, channels, height, width), channels of all lanes last in
+    memory, as a grouped convolution wants them; labels of shape (lanes, images)."""
+    images, targets = zip(*batches, strict=True)
+    together = torch.stack([one.permute(0, 2, 3, 1) for one in images], 3)
+    return together.permute(0, 3, 4, 1, 2), torch.stack(targets)
+
+
+@contextmanager
+def _shown(state: TrainState, gradients: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the network's parameters have these gradients inside the block."""
+    parameters = dict(state.model.named_parameters())
+    for name, gradient in gradients.items():
+        parameters[name].grad = gradient
+    try:
+        yield
+    finally:
+        for name in gradients:
+            parameters[name].grad = None
