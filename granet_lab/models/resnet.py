@@ -1,7 +1,4 @@
-"""Residual networks for small images.
-
-What BatchNorm gives is changed in place: its gradient needs what it was given, not what it gave.
-"""
+"""Residual networks for small images."""
 
 from __future__ import annotations
 
@@ -40,12 +37,13 @@ class _Basic(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = _conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
         same = stride == 1 and n_in == width
         self.shortcut = nn.Identity() if same else _Subsample(n_in, width, stride)
 
     def forward(self, images: Tensor) -> Tensor:
-        inner = F.relu_(self.bn1(self.conv1(images)))
-        return F.relu_(self.bn2(self.conv2(inner)).add_(self.shortcut(images)))
+        inner = self.relu(self.bn1(self.conv1(images)))
+        return self.relu(self.bn2(self.conv2(inner)) + self.shortcut(images))
 
 
 class _Bottleneck(nn.Module):
@@ -62,6 +60,7 @@ class _Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = _conv(width, n_out, 1)
         self.bn3 = nn.BatchNorm2d(n_out)
+        self.relu = nn.ReLU(inplace=True)
         same = stride == 1 and n_in == n_out
         self.shortcut = (
             nn.Identity()
@@ -70,9 +69,9 @@ class _Bottleneck(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        inner = F.relu_(self.bn1(self.conv1(images)))
-        inner = F.relu_(self.bn2(self.conv2(inner)))
-        return F.relu_(self.bn3(self.conv3(inner)).add_(self.shortcut(images)))
+        inner = self.relu(self.bn1(self.conv1(images)))
+        inner = self.relu(self.bn2(self.conv2(inner)))
+        return self.relu(self.bn3(self.conv3(inner)) + self.shortcut(images))
 
 
 class _ResNet(nn.Module):
@@ -89,6 +88,7 @@ class _ResNet(nn.Module):
         super().__init__()
         self.conv = _conv(n_in, width, 3)
         self.bn = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
         channels, stages = width, []
         for stage, depth in enumerate(depths):
             blocks = []
@@ -104,7 +104,7 @@ class _ResNet(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.stages(F.relu_(self.bn(self.conv(images))))
+        features = self.stages(self.relu(self.bn(self.conv(images))))
         return self.classifier(features.mean((2, 3)))
 
 

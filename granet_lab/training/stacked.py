@@ -3,12 +3,12 @@
 A small network leaves a large device idle, and on any device most of its step is overhead. In a
 stack every operation is done for all networks at once (``torch.func.vmap``: convolutions become
 grouped ones), while each lane has weights, masks, momentum, learning rate, batches and epoch of its
-own. What happens in a lane does not depend on the others: on a CPU not by a bit.
+own. What happens in a lane does not depend on the others: on a CPU not by a bit, which
+:mod:`granet_lab.training.stackable` makes sure of.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -28,6 +28,7 @@ from granet_lab.training import loop
 from granet_lab.training.dynamics import Dynamics
 from granet_lab.training.lanes import Lanes
 from granet_lab.training.recipe import Recipe, learning_rate
+from granet_lab.training.skeleton import skeleton
 from granet_lab.training.state import Diverged, TrainState
 
 
@@ -75,22 +76,22 @@ class Stack:
     Args:
         recipe: of one of them; what is not in :func:`kind` may differ.
         data: on the device where they are trained.
-        width: for how many there is room, at least 2: alone, a convolution is not a grouped one,
-            and a CPU rounds it otherwise.
+        width: for how many there is room, an even number: a CPU takes several channels at a time,
+            and rounds differently what is left over; one network alone differently again.
 
     Raises:
-        ValueError: fewer than two.
+        ValueError: an odd width, or none.
     """
 
     def __init__(self, recipe: Recipe, data: Dataset, width: int) -> None:
-        if width < 2:
-            raise ValueError(f"a stack needs room for at least 2 networks, not {width}")
+        if width < 2 or width % 2:
+            raise ValueError(f"width must be an even number of networks, not {width}")
         self.width = width
         self._recipe, self._data = recipe, data
         self._places: list[Lane | None] = [None] * width
         network = build(recipe.model, data.input_shape, data.classes, seed=0)
         self._memory = Lanes(network, width, data.device, recipe.momentum, recipe.nesterov)
-        self._network = copy.deepcopy(network).to("meta")
+        self._network = skeleton(network)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -155,6 +156,20 @@ class Stack:
             found[lane] = row | {"seconds": seconds}
         return found
 
+    def gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Those of the mean loss of each lane on a batch of its own.
+
+        Args:
+            batches: as many as the stack is wide.
+
+        Returns:
+            For each parameter a tensor of shape (width, *shape).
+        """
+        self._network.train()
+        with loop.threads(self._recipe.threads):
+            _, flat = self._differentiate(*_side_by_side(batches))
+        return self._memory.blocks(flat)
+
     def _occupied(self) -> Iterator[tuple[int, Lane]]:
         return ((place, lane) for place, lane in enumerate(self._places) if lane is not None)
 
@@ -172,10 +187,9 @@ class Stack:
         self._network.train()
         sums, seen = torch.zeros(2, self.width, device=self._data.device), 0
         for batches in self._batches():
-            images, targets = _side_by_side(batches)
-            told, gradient = self._differentiate(images, targets)
+            told, gradient = self._differentiate(*_side_by_side(batches))
             sums += told
-            seen += targets.shape[1]
+            seen += len(batches[0][1])
             self._step(batches, gradient)
         return [
             {"train_loss": loss / seen, "train_acc": 100 * hits / seen}
