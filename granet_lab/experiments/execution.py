@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
+import math
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 
-import cloudpickle
 from loky.process_executor import ShutdownExecutorError
 from tqdm import tqdm
 
-from granet_lab.datasets import AUGMENTATIONS, DATASETS
-from granet_lab.experiments import files, progress
-from granet_lab.experiments.files import DamagedFile
-from granet_lab.experiments.identity import SCHEMA, describe, identity
-from granet_lab.experiments.plasticity import measure_trial
+from granet_lab.experiments import progress, tasks
 from granet_lab.experiments.pools import Lent, Pool, ThisProcess
-from granet_lab.experiments.progress import Stopped, telling
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.tasks import Place, one_line, result
 from granet_lab.experiments.trials import Trial
-from granet_lab.models import MODELS
-from granet_lab.registry import Registry
-from granet_lab.sparsity import allocation, criteria, regrowths
 from granet_lab.training.recipe import Recipe
+from granet_lab.training.stacked import kind
+
+# Trials whose networks share a stack.
+Pack = tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """How many networks of these trials, which wait for the answer, should share a stack."""
+
+    trials: list[Trial]
+
+
+Work = Recipe | Pack | Question
 
 logger = logging.getLogger(__name__)
 
@@ -40,21 +50,6 @@ _BROKEN = (BrokenExecutor, ShutdownExecutorError)
 _DIED = f"its worker process died {_ATTEMPTS} times"
 
 
-def result(root: Path, trial: Trial) -> dict | None:
-    """What the store knows of a trial: its file's contents, None if it is not measured.
-
-    A damaged file is set aside with a warning.
-    """
-    path = Run(root, trial.recipe).trial_path(identity(trial))
-    try:
-        return files.read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except DamagedFile as damaged:
-        files.set_aside(damaged, path)
-        return None
-
-
 def measure_all(
     root: Path,
     trials: Sequence[Trial],
@@ -65,6 +60,7 @@ def measure_all(
     warn: Callable[[str], None] = logger.warning,
     recipes: Sequence[Recipe] = (),
     keep: Iterable[int] | None = None,
+    stack: int | None = None,
 ) -> dict[Trial | Recipe, str]:
     """Measure every trial that the store does not hold, and first the runs they branch from.
 
@@ -79,6 +75,8 @@ def measure_all(
         warn: is told what went wrong and was put right.
         recipes: of runs that are trained as well, without a trial.
         keep: the epochs of which they keep a checkpoint; by default all.
+        stack: the most networks that are trained at once; 1: each alone; None: as many as are
+            good.
 
     Returns:
         The trials that could not be measured and the runs that could not be trained, and why.
@@ -90,13 +88,14 @@ def measure_all(
     if not trials and not recipes:
         return {}
     kept = None if keep is None else tuple(keep)
-    sweep = _Sweep(root, trials, dict.fromkeys(recipes, kept), device, bar, stop)
+    place = Place(root, device, tasks.own_definitions(), stop)
+    sweep = _Sweep(place, trials, dict.fromkeys(recipes, kept), bar, stack)
     with sweep.bar, contextlib.closing(sweep):
         left, attempts = len(sweep.unfinished()), 0
         while attempts < _ATTEMPTS:
             sweep.one_by_one = attempts == _ATTEMPTS - 1
             with pool.open() as executor:
-                if sweep.go(executor, isinstance(pool, Lent)) or progress.is_set(stop):
+                if sweep.go(executor, pool) or progress.is_set(stop):
                     break
             before, left = left, len(sweep.unfinished())
             attempts = 0 if left < before else attempts + 1
@@ -112,18 +111,21 @@ class _Sweep:
 
     def __init__(
         self,
-        root: Path,
+        place: Place,
         trials: list[Trial],
         recipes: dict[Recipe, tuple[int, ...] | None],
-        device: str,
         bar: bool,
-        stop: Path | None,
+        stack: int | None,
     ) -> None:
-        self.root, self.device, self.stop = root, device, stop
+        root = self.root = place.root
+        self.place, self.stop = place, place.stop
         self.trials, self.recipes = trials, recipes
+        self.stack = stack
+        self.rooms: dict[Hashable, int] = {}
+        self.reached: dict[Trial, int] = {}
+        self.looked = 0.0
         self.failed: dict[Trial | Recipe, str] = {}
         self.one_by_one = False
-        self.definitions = cloudpickle.dumps(_own_definitions())
         self.runs = {
             recipe: Run(root, recipe) for recipe in [*(t.recipe for t in trials), *recipes]
         }
@@ -152,7 +154,7 @@ class _Sweep:
         alone = [r for r in self.recipes if r not in self.failed and not self.runs[r].finished]
         return [*left, *alone]
 
-    def go(self, executor: Executor, lent: bool) -> bool:
+    def go(self, executor: Executor, pool: Pool) -> bool:
         """Submit everything that is missing and wait for it; False if the executor broke.
 
         A task that broke it while it was alone has failed. Interrupted, a lent executor is freed
@@ -168,18 +170,19 @@ class _Sweep:
         for recipe in branches:
             todo.extend(branches[recipe] if self.runs[recipe].finished else [recipe])
         # In this process a task is done when submit returns: one at a time keeps the bar moving.
-        alone = self.one_by_one or isinstance(executor, ThisProcess)
+        here = isinstance(executor, ThisProcess)
+        alone = self.one_by_one or here
         limit = 1 if alone else len(self.trials) + len(self.runs)
-        pending: dict[Future, Recipe | Trial] = {}
+        pending: dict[Future, Work] = {}
         try:
             while todo or pending:
                 if progress.is_set(self.stop):
                     todo.clear()  # what is submitted sees the word itself
                 while todo and len(pending) < limit:
-                    work = todo.popleft()
-                    pending[self._submit(executor, work)] = work
+                    work = self._next(todo, pool.workers)
+                    pending[self._submit(executor, work, here)] = work
                 done, _ = wait(pending, timeout=_GLANCE, return_when=FIRST_COMPLETED)
-                self._glance()
+                self._glance(work for work in pending.values() if isinstance(work, tuple))
                 for future in done:
                     if isinstance(future.exception(), _BROKEN):
                         if alone and not progress.is_set(self.stop):
@@ -189,104 +192,94 @@ class _Sweep:
         except _BROKEN:
             return False
         except BaseException:
-            for future in pending if lent else ():
+            for future in pending if isinstance(pool, Lent) else ():
                 future.cancel()
             raise
         return True
 
-    def _submit(self, executor: Executor, work: Recipe | Trial) -> Future:
-        where = (self.device, self.definitions, self.stop)
-        if isinstance(work, Trial):
-            return executor.submit(_measure, self.root, work, *where)
-        return executor.submit(_train, self.root, work, *where, self.recipes.get(work))
+    def _next(self, todo: deque[Recipe | Trial], workers: int | None) -> Work:
+        """Take from what is to be done: a run, or trials that go well together; or ask first how
+        many do."""
+        if isinstance(todo[0], Recipe):
+            return todo.popleft()
+        shared = kind(todo[0].recipe)
+        if self.one_by_one or self.stack == 1:
+            return (todo.popleft(),)
+        if shared not in self.rooms:
+            alike = [w for w in todo if isinstance(w, Trial) and kind(w.recipe) == shared]
+            for trial in alike:
+                todo.remove(trial)
+            return Question(alike)
+        room = self.rooms[shared]
+        if room == 1:
+            return (todo.popleft(),)
+        alike = [w for w in todo if isinstance(w, Trial) and kind(w.recipe) == shared]
+        # A full stack in each worker, or smaller ones for all of them; one alone refills its own.
+        pieces = max(math.ceil(len(alike) / room), min(workers or 1, len(alike) // 2))
+        pack = tuple(alike[: len(alike) if workers == 1 else math.ceil(len(alike) / pieces)])
+        for trial in pack:
+            todo.remove(trial)
+        return pack
+
+    def _submit(self, executor: Executor, work: Work, here: bool) -> Future:
+        if isinstance(work, Recipe):
+            return executor.submit(tasks.train, self.place, work, self.recipes.get(work))
+        if isinstance(work, Question):
+            return executor.submit(tasks.room, self.place, work.trials[0].recipe)
+        room = 1 if self.one_by_one else self.rooms.get(kind(work[0].recipe), 1)
+        heard = functools.partial(self._hear, work) if here else None
+        return executor.submit(tasks.measure_pack, self.place, work, room, heard)
 
     def _finish(
-        self, work: Recipe | Trial, future: Future, branches: dict[Recipe, list[Trial]]
+        self, work: Work, future: Future, branches: dict[Recipe, list[Trial]]
     ) -> list[Trial]:
         """Note how a task ended; return the trials that can start now."""
         error = future.exception()
+        if isinstance(work, Question):
+            found = 1 if error is not None else future.result()
+            most = found if self.stack is None else min(found, self.stack // 2 * 2)
+            self.rooms[kind(work.trials[0].recipe)] = most
+            return work.trials
         if error is not None:
-            self._fail(work, _one_line(error), branches)
-        if isinstance(work, Trial):
-            self._advance(work.recovery_epochs)
-            return []
-        return branches[work] if error is None else []
+            self._fail(work, one_line(error), branches)
+        if isinstance(work, Recipe):
+            return branches[work] if error is None else []
+        self.failed |= {} if error is not None else future.result()
+        for trial in work:
+            self._reach(trial, trial.recovery_epochs)
+        return []
 
-    def _fail(self, work: Recipe | Trial, why: str, branches: dict[Recipe, list[Trial]]) -> None:
-        if isinstance(work, Trial):
-            self.failed[work] = why
-        else:
+    def _fail(self, work: Work, why: str, branches: dict[Recipe, list[Trial]]) -> None:
+        if isinstance(work, Recipe):
             self.failed[work] = why
             why = f"its run could not be trained: {why}"
             self.failed |= dict.fromkeys(branches[work], why)
+        elif isinstance(work, tuple):
+            self.failed |= dict.fromkeys(work, why)
 
-    def _glance(self) -> None:
-        """Count the epochs that runs have written to the store since the last look."""
+    def _hear(self, pack: Pack) -> None:
+        """Look at the store from time to time, while this process is at work on a pack."""
+        if time.monotonic() - self.looked >= _GLANCE:
+            self._glance([pack])
+
+    def _glance(self, packs: Iterable[Pack]) -> None:
+        """Count the epochs that tasks have told of in the store since the last look."""
+        self.looked = time.monotonic()
         for recipe in self.to_train:
             rows = max(len(self.runs[recipe].rows()), self.rows[recipe])
             self._advance(rows - self.rows[recipe])
             self.rows[recipe] = rows
+        for trial in itertools.chain(*packs):
+            said = progress.note(self.runs[trial.recipe], trial)
+            self._reach(trial, 0 if said is None else said.done)
         self.teller.tell(self.done, self.epochs)
+
+    def _reach(self, trial: Trial, epochs: int) -> None:
+        """A trial has come so far, or further."""
+        before = self.reached.get(trial, 0)
+        self.reached[trial] = max(before, epochs)
+        self._advance(self.reached[trial] - before)
 
     def _advance(self, epochs: int) -> None:
         self.done += epochs
         self.bar.update(epochs)
-
-
-def _train(
-    root: Path,
-    recipe: Recipe,
-    device: str,
-    definitions: bytes,
-    stop: Path | None,
-    keep: tuple[int, ...] | None,
-) -> None:
-    _define(definitions)
-    with contextlib.suppress(Stopped):
-        run = Run(root, recipe)
-        with telling(run, recipe, stop) as task:
-            task.tell(max(0, len(run.rows()) - 1), recipe.epochs)
-            for row in run.train(device, keep):
-                task.tell(row["epoch"], recipe.epochs)
-
-
-def _measure(root: Path, trial: Trial, device: str, definitions: bytes, stop: Path | None) -> None:
-    _define(definitions)
-    if result(root, trial) is not None:
-        return  # another sweep of the same trials was faster
-    run, of = Run(root, trial.recipe), trial.recovery_epochs
-    with contextlib.suppress(Stopped), telling(run, trial, stop) as task:
-        task.tell(0, of)
-        found = measure_trial(
-            run, trial, device, lambda curve: task.tell(len(curve) - 1, of, curve)
-        )
-        files.write_json(
-            run.trial_path(identity(trial)), {"schema": SCHEMA, "trial": describe(trial), **found}
-        )
-
-
-_SHIPPED: dict[str, Registry] = {
-    "criteria": criteria.CRITERIA,
-    "regrowths": regrowths.REGROWTHS,
-    "datasets": DATASETS,
-    "models": MODELS,
-    "allocations": allocation.SCHEMES,
-    "augmentations": AUGMENTATIONS,
-}
-
-
-def _own_definitions() -> list[tuple[str, list[Callable]]]:
-    """What was defined by name outside the package, in a notebook say: workers need it too."""
-    return [(name, registry.added()) for name, registry in _SHIPPED.items()]
-
-
-# Once in a worker and sweep: a dataset that were defined anew for each trial would be loaded anew.
-@functools.lru_cache(maxsize=1)
-def _define(definitions: bytes) -> None:
-    for name, entries in cloudpickle.loads(definitions):
-        for entry in entries:
-            _SHIPPED[name].register(entry)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

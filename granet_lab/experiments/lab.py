@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from granet_lab import models
+from granet_lab import checks, models
 from granet_lab.experiments import execution, files, pools
 from granet_lab.experiments.background import Job
 from granet_lab.experiments.comparison import COMPARED, compared, comparison
@@ -99,6 +99,7 @@ class Lab(Views):
         workers: int | None = None,
         progress: bool = True,
         checkpoints: Iterable[int] | None = None,
+        stack: int | None = None,
     ) -> pd.DataFrame:
         """The tidy table of some trials; what is not measured yet is measured now.
 
@@ -113,6 +114,9 @@ class Lab(Views):
             progress: whether to show a bar.
             checkpoints: the epochs to keep of runs that are trained first, if not all: see
                 :meth:`train`.
+            stack: the most networks that are trained together: see
+                :mod:`granet_lab.training.stacked`. 1 trains each alone, as runs are trained; by
+                default as many as the device does best with. The column ``stacked`` says which.
 
         Returns:
             A row for each trial, in their order. ``status`` is "ok", "diverged" (training gave NaN
@@ -139,6 +143,7 @@ class Lab(Views):
             progress,
             recipes=list(missing) if checkpoints is not None else (),
             keep=checkpoints,
+            stack=None if stack is None else checks.count("stack", stack, minimum=1),
         )
         table = self.table(trials, failed)
         _warn(table, "trials")

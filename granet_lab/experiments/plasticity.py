@@ -28,7 +28,7 @@ def measure_trial(
     device: str = "cpu",
     report: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> dict[str, Any]:
-    """Carry a trial out.
+    """Carry a trial out, its network alone.
 
     Args:
         run: the finished run of ``trial.recipe``.
@@ -37,51 +37,117 @@ def measure_trial(
         report: is called with the curve so far as each epoch ends.
 
     Returns:
-        ``row``: the tidy table's row. ``curve``: a dict for each recovery epoch, 0 (just after
-        pruning) to the last, with ``lr`` of that epoch, ``train_loss``, ``val_acc`` and
-        ``test_acc``. ``layers``: a dict for each prunable parameter, in the network's order, with
-        its name as ``layer``, its ``size`` and how many weights were active ``before`` pruning,
-        ``after`` it, and once connections were ``regenerated``. A training that diverges gives a
-        row whose status says so.
+        See :meth:`Measurement.found`.
 
     Raises:
         ValueError: the run is not trained to its end, or its history is gone.
     """
-    started = time.perf_counter()
-    recipe = trial.recipe
-    trunk = run.rows()  # now: the folder may be taken away while this trial goes on
-    if not run.finished:
-        raise ValueError(f"{run!r} is not trained to its end: there is nothing to compare with")
-    row: dict[str, Any] = trial_columns(trial) | {"device": device_name(device)}
-    curve: list[dict[str, Any]] = []
-    layers: list[dict[str, Any]] = []
-
-    def add(recovery_epoch: int, found: dict[str, Any]) -> None:
-        known = {name: found[name] for name in _MEASURED if name in found}
-        curve.append({"recovery_epoch": recovery_epoch, **known})
-        if report is not None:
-            report(curve)
-
+    one = Measurement(run, trial, device, report)
     try:
-        state = run.load(trial.epoch, device)
-        images = recipe.images(device)
-        before, kept = operate_(state, trial, images)
-        born = analysis.regrown(kept, state.masks)
-        layers = _layers(before, kept, state.masks)
-        row |= {"sparsity": kept.sparsity, "sparsity_after": state.masks.sparsity}
-        row["note"] = empty_note(kept.empty_layers())
-        add(0, loop.evaluate(state, recipe, images))
-        frozen = trial.learning_rate if trial.lr == "frozen" else None
-        until = trial.epoch + trial.recovery_epochs
-        for epoch in loop.fit(state, recipe, images, until, frozen, follow=False):
-            add(epoch["epoch"] - trial.epoch, epoch)
-        if born.active:
-            row["regrown_survival"] = _survival(state, trial, images, born)
+        state = one.begin()
+        images = trial.recipe.images(device)
+        for row in loop.fit(state, trial.recipe, images, one.until, one.lr, follow=False):
+            one.add(row)
     except loop.Diverged as diverged:
-        row |= {"status": "diverged", "note": str(diverged)}
-    row |= answer_columns(trunk, trial, curve, whole=row["status"] == "ok")
-    row["seconds"] = round(time.perf_counter() - started, 3)
-    return {"row": row, "curve": curve, "layers": layers}
+        one.diverge(diverged)
+    return one.found(stacked=False)
+
+
+class Measurement:
+    """A trial on its way: pruned, then told of every epoch that somebody trains its network.
+
+    Args:
+        run: the finished run of ``trial.recipe``.
+        trial: what to measure.
+        device: a torch device.
+        report: is called with the curve so far as each epoch ends.
+
+    Attributes:
+        trial: as given.
+        lr: the fixed learning rate; None follows the recipe's schedule.
+        until: the epoch at which training ends.
+
+    Raises:
+        ValueError: the run is not trained to its end, or its history is gone.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        trial: Trial,
+        device: str = "cpu",
+        report: Callable[[list[dict[str, Any]]], None] | None = None,
+    ) -> None:
+        self._run, self.trial, self._device, self._report = run, trial, device, report
+        self.lr = trial.learning_rate if trial.lr == "frozen" else None
+        self.until = trial.epoch + trial.recovery_epochs
+        self._trunk = run.rows()  # now: the folder may be taken away while this goes on
+        if not run.finished:
+            raise ValueError(f"{run!r} is not trained to its end: there is nothing to compare with")
+        self._row: dict[str, Any] = trial_columns(trial) | {"device": device_name(device)}
+        self._curve: list[dict[str, Any]] = []
+        self._layers: list[dict[str, Any]] = []
+        self._state: TrainState | None = None
+        self._born: Masks | None = None
+        self._seconds = 0.0
+
+    def begin(self) -> TrainState:
+        """The network of the trial's epoch, pruned, and regenerated if it is to be.
+
+        Raises:
+            Diverged: its weights cannot be ranked.
+        """
+        started = time.perf_counter()
+        images = self.trial.recipe.images(self._device)
+        state = self._state = self._run.load(self.trial.epoch, self._device)
+        before, kept = operate_(state, self.trial, images)
+        self._born = analysis.regrown(kept, state.masks)
+        self._layers = _layers(before, kept, state.masks)
+        self._row |= {"sparsity": kept.sparsity, "sparsity_after": state.masks.sparsity}
+        self._row["note"] = empty_note(kept.empty_layers())
+        found = loop.evaluate(state, self.trial.recipe, images)
+        self._seconds += time.perf_counter() - started
+        self._tell(0, found)
+        return state
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take note of an epoch, a row of :func:`granet_lab.training.loop.fit`."""
+        self._seconds += row["seconds"]
+        self._tell(row["epoch"] - self.trial.epoch, row)
+
+    def diverge(self, diverged: loop.Diverged) -> None:
+        """Take note that there is nothing more to come."""
+        self._row |= {"status": "diverged", "note": str(diverged)}
+
+    def found(self, stacked: bool) -> dict[str, Any]:
+        """What came out.
+
+        Args:
+            stacked: whether the network was trained in a stack.
+
+        Returns:
+            ``row``: the tidy table's row. ``curve``: a dict for each recovery epoch, 0 (just after
+            pruning) to the last, with ``lr`` of that epoch, ``train_loss``, ``val_acc`` and
+            ``test_acc``. ``layers``: a dict for each prunable parameter, in the network's order,
+            with its name as ``layer``, its ``size`` and how many weights were active ``before``
+            pruning, ``after`` it, and once connections were ``regenerated``. A training that
+            diverges gives a row whose status says so.
+        """
+        started, row = time.perf_counter(), self._row
+        whole = row["status"] == "ok"
+        if whole and self._born.active:
+            images = self.trial.recipe.images(self._device)
+            row["regrown_survival"] = _survival(self._state, self.trial, images, self._born)
+        row |= answer_columns(self._trunk, self.trial, self._curve, whole)
+        row["stacked"] = stacked
+        row["seconds"] = round(self._seconds + time.perf_counter() - started, 3)
+        return {"row": row, "curve": self._curve, "layers": self._layers}
+
+    def _tell(self, recovery_epoch: int, found: dict[str, Any]) -> None:
+        known = {name: found[name] for name in _MEASURED if name in found}
+        self._curve.append({"recovery_epoch": recovery_epoch, **known})
+        if self._report is not None:
+            self._report(self._curve)
 
 
 def _survival(state: TrainState, trial: Trial, images: Dataset, born: Masks) -> float | None:

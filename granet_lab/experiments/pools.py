@@ -15,7 +15,13 @@ from granet_lab.training.recipe import Recipe
 
 
 class Pool(Protocol):
-    """Something that opens an executor, and a new one each time the last has broken."""
+    """Something that opens an executor, and a new one each time the last has broken.
+
+    Attributes:
+        workers: how many tasks it does at once; None: nobody knows.
+    """
+
+    workers: int | None
 
     def open(self) -> AbstractContextManager[Executor]:
         """An executor for the length of a block; an exception in the block stops its work."""
@@ -23,6 +29,8 @@ class Pool(Protocol):
 
 class ThisProcess(Executor):
     """Does the work in the thread that waits for it, when its turn comes."""
+
+    workers = 1
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Executor]:
@@ -42,6 +50,8 @@ class ThisProcess(Executor):
 class Lent:
     """An executor that somebody else made, and goes on using."""
 
+    workers = None
+
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
@@ -55,7 +65,7 @@ class SharedProcesses:
     """The processes that every sweep of this Python session uses in turn."""
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
+        self.workers = workers
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Executor]:
@@ -63,7 +73,7 @@ class SharedProcesses:
         import loky
 
         pool = loky.get_reusable_executor(
-            self._workers, timeout=_IDLE, initializer=_ignore_interrupt
+            self.workers, timeout=_IDLE, initializer=_ignore_interrupt
         )
         try:
             yield pool
@@ -77,7 +87,7 @@ class OwnProcesses:
     """Processes of one owner, kept between its sweeps, which it may kill from another thread."""
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
+        self.workers = workers
         self._pool: Executor | None = None
         self._lock = threading.Lock()
 
@@ -89,7 +99,7 @@ class OwnProcesses:
         with self._lock:
             if not self._well():
                 self._pool = loky.ProcessPoolExecutor(
-                    self._workers, timeout=_IDLE, initializer=_ignore_interrupt
+                    self.workers, timeout=_IDLE, initializer=_ignore_interrupt
                 )
             pool = self._pool
         yield pool

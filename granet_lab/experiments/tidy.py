@@ -47,6 +47,7 @@ COLUMNS = [
     "dense",
     "reestimate_batchnorm",
     "regrown_survival",
+    "stacked",
 ]
 
 
@@ -108,4 +109,6 @@ def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     numbers = ["sparsity", "sparsity_after", "plasticity", "final_gap", "seconds"]
     numbers += [name for name in COLUMNS if name.startswith(("acc_", "regrown_"))]
     table[numbers] = table[numbers].astype(float)
+    # Earlier versions trained every network alone.
+    table["stacked"] = table["stacked"].eq(True)
     return with_none(table)

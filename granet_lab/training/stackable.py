@@ -1,21 +1,65 @@
-"""Whether networks can be trained in a stack: tried, not assumed."""
+"""Whether networks can be trained in a stack, and how many: tried, not assumed."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from granet_lab.datasets import Dataset
-from granet_lab.sparsity import methods
+from granet_lab.sparsity import cost, methods
 from granet_lab.training import distributed, loop
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.stacked import Stack
 
+logger = logging.getLogger(__name__)
+
 # How far a gradient in a stack may be from that of the network alone, relative to its length.
 _TOLERANCES = {"fp32": 0.05, "bf16": 0.3}
+
+# A forward pass of so many operations keeps a CPU busy by itself; of fewer, stacks of so many
+# networks train 1.2 to 2 times as many in the same time (benchmarks/README.md).
+_CPU_STEP, _CPU_ROOM = 2e8, 16
+# On a GPU a stack fills the memory, up to so many networks and that share of what is free.
+_GPU_ROOM, _GPU_SHARE = 128, 0.8
+
+
+def room(recipe: Recipe, device: str = "cpu") -> int:
+    """How many networks of a recipe a device should train at once; 1: each alone."""
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda") or (kind == "cpu" and _step(recipe) > _CPU_STEP):
+        return 1
+    why = obstacle(recipe, device)
+    if why is not None:
+        logger.info("%s is trained one network at a time: %s", recipe.model, why)
+        return 1
+    return _CPU_ROOM if kind == "cpu" else _fitting(recipe, device)
+
+
+def _step(recipe: Recipe) -> float:
+    """Operations of the forward pass of a batch; infinite for layers of unknown cost."""
+    try:
+        one = cost.inference_flops(recipe.network(), recipe.images().input_shape)
+    except ValueError:
+        return float("inf")
+    return recipe.batch_size * one
+
+
+def _fitting(recipe: Recipe, device: str) -> int:
+    """How many fit into the memory of a GPU, by what two take."""
+    data = recipe.images(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    batch = next(loop.epoch_batches(recipe, data, 0))
+    _in_stack([recipe, recipe], data, [batch, batch], 0)
+    each = (torch.cuda.max_memory_allocated(device) - before) / 2
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info(device)[0]
+    fitting = int(_GPU_SHARE * free / each)
+    return max(1, min(_GPU_ROOM, fitting - fitting % 2))
 
 
 def obstacle(recipe: Recipe, device: str = "cpu") -> str | None:
