@@ -125,7 +125,7 @@ class _UntilCancelled:
     """The processes of a job, and no others in their place once it is cancelled."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        self._job, self.workers = job, job._processes.workers
 
     def open(self) -> AbstractContextManager[Executor]:
         if self._job.cancelled:

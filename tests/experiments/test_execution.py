@@ -17,7 +17,7 @@ import torch
 
 import granet_lab as gl
 from granet_lab.datasets import AUGMENTATIONS, DATASETS
-from granet_lab.experiments import execution
+from granet_lab.experiments import tasks
 from granet_lab.models import MODELS
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
@@ -170,21 +170,22 @@ def test_what_another_sweep_has_measured_meanwhile_is_not_measured_again(lab, re
     lab.train(recipe, progress=False)
 
     class Slow(Executor):
-        """Does the first task twice as late as another sweep does the second."""
+        """Begins so late that another sweep has done the second."""
 
         def submit(self, fn, /, *args, **kwargs):
-            if second not in args:
+            if fn is tasks.measure_pack and tasks.result(lab.path, second) is None:
                 lab.measure([second], workers=1, progress=False)
-                monkeypatch.setattr(execution, "measure_trial", only_the_first)
+                monkeypatch.setattr(tasks, "Measurement", only_the_first)
+                monkeypatch.setattr(tasks, "measure_trial", None)
             future = Future()
             future.set_result(fn(*args, **kwargs))
             return future
 
-    measure_trial = execution.measure_trial
+    measurement = tasks.Measurement
 
     def only_the_first(run, trial, *args):
         assert trial == first
-        return measure_trial(run, trial, *args)
+        return measurement(run, trial, *args)
 
     assert len(lab.measure([first, second], executor=Slow(), progress=False)) == 2
 
