@@ -39,13 +39,18 @@ class Job:
     """
 
     def __init__(
-        self, root: Path, trials: Sequence[Trial], device: str, processes: OwnProcesses
+        self,
+        root: Path,
+        trials: Sequence[Trial],
+        device: str,
+        processes: OwnProcesses,
+        stack: int | None = None,
     ) -> None:
         self.trials = [t for t in dict.fromkeys(trials) if execution.result(root, t) is None]
         self.failed: dict[Trial, str] = {}
         self.warnings: list[str] = []
         self.error: str | None = None
-        self._root, self._device, self._processes = root, device, processes
+        self._root, self._device, self._processes, self._stack = root, device, processes, stack
         self.cancelled = False
         self._stop = root / f".{secrets.token_hex(4)}.stop"
         self._total = epochs_left(root, self.trials)
@@ -102,6 +107,7 @@ class Job:
                 bar=False,
                 stop=self._stop,
                 warn=self.warnings.append,
+                stack=self._stack,
             )
         except Exception as error:
             if not self.cancelled:

@@ -143,7 +143,7 @@ class Lab(Views):
             progress,
             recipes=list(missing) if checkpoints is not None else (),
             keep=checkpoints,
-            stack=None if stack is None else checks.count("stack", stack, minimum=1),
+            stack=_networks(stack),
         )
         table = self.table(trials, failed)
         _warn(table, "trials")
@@ -226,12 +226,18 @@ class Lab(Views):
         frames = [weights(runs[trial.recipe], trial, self.device) for trial in trials]
         return with_none(pd.concat(frames, ignore_index=True))
 
-    def start(self, trials: Iterable[Trial], processes: OwnProcesses | None = None) -> Job:
+    def start(
+        self,
+        trials: Iterable[Trial],
+        processes: OwnProcesses | None = None,
+        stack: int | None = None,
+    ) -> Job:
         """Measure what is missing in other processes, and come back at once.
 
         Args:
             trials: see :func:`granet_lab.grid`.
             processes: where; by default one process for each core, on a GPU one.
+            stack: see :meth:`measure`.
 
         Returns:
             The job: ``job.progress()``, ``job.cancel()``, ``job.wait()``. What it has finished is
@@ -245,7 +251,11 @@ class Lab(Views):
         _check({trial.recipe for trial in trials})
         if processes is None:
             processes = OwnProcesses(pools.worker_count([t.recipe for t in trials], self.device))
-        return Job(self.path, trials, self.device, processes)
+        return Job(self.path, trials, self.device, processes, _networks(stack))
+
+
+def _networks(stack: int | None) -> int | None:
+    return None if stack is None else checks.count("stack", stack, minimum=1)
 
 
 def _check(recipes: Iterable[Recipe], here: bool = True) -> None:

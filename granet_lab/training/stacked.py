@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call, vmap
 
 from granet_lab.datasets import Dataset, Split
 from granet_lab.models import build
@@ -27,8 +25,8 @@ from granet_lab.sparsity.context import Batch
 from granet_lab.training import loop
 from granet_lab.training.dynamics import Dynamics
 from granet_lab.training.lanes import Lanes
+from granet_lab.training.networks import Networks
 from granet_lab.training.recipe import Recipe, learning_rate
-from granet_lab.training.skeleton import skeleton
 from granet_lab.training.state import Diverged, TrainState
 
 
@@ -91,7 +89,7 @@ class Stack:
         self._places: list[Lane | None] = [None] * width
         network = build(recipe.model, data.input_shape, data.classes, seed=0)
         self._memory = Lanes(network, width, data.device, recipe.momentum, recipe.nesterov)
-        self._network = skeleton(network)
+        self._networks = Networks(network, self._memory, recipe)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -165,9 +163,9 @@ class Stack:
         Returns:
             For each parameter a tensor of shape (width, *shape).
         """
-        self._network.train()
+        self._networks.train(True)
         with loop.threads(self._recipe.threads):
-            _, flat = self._differentiate(*_side_by_side(batches))
+            _, flat = self._networks.gradient(batches)
         return self._memory.blocks(flat)
 
     def _occupied(self) -> Iterator[tuple[int, Lane]]:
@@ -184,10 +182,10 @@ class Stack:
 
     def _train(self) -> list[dict[str, float]]:
         """Loss and accuracy on the training batches in every place."""
-        self._network.train()
+        self._networks.train(True)
         sums, seen = torch.zeros(2, self.width, device=self._data.device), 0
         for batches in self._batches():
-            told, gradient = self._differentiate(*_side_by_side(batches))
+            told, gradient = self._networks.gradient(batches)
             sums += told
             seen += len(batches[0][1])
             self._step(batches, gradient)
@@ -205,43 +203,6 @@ class Stack:
         for batches in zip(*sources.values(), strict=True):
             found = dict(zip(sources, batches, strict=True))
             yield [found.get(place, batches[0]) for place in range(self.width)]
-
-    def _differentiate(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of losses and hits in every lane, shape (2, lanes); the gradient of the mean loss
-        of each, flat."""
-        outputs = self._outputs(images, lanes=1)
-        losses = self._losses(outputs, targets, self._recipe.label_smoothing)
-        (gradient,) = torch.autograd.grad(losses.mean(1).sum(), self._memory.weights)
-        hits = (outputs.detach().argmax(2) == targets).sum(1)
-        return torch.stack([losses.detach().mean(1) * targets.shape[1], hits]), gradient
-
-    def _outputs(self, images: Tensor, lanes: int | None) -> Tensor:
-        """What every network says, float32 of shape (lanes, images, classes).
-
-        Args:
-            images: of all lanes.
-            lanes: the dimension of ``images`` that tells them apart; None: all see the same.
-        """
-
-        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], seen: Tensor) -> Tensor:
-            return functional_call(self._network, (weights, buffers), (seen,))
-
-        memory = self._memory
-        with loop.precision(self._recipe, images.device):
-            outputs = vmap(one, in_dims=(0, 0, lanes))(
-                memory.blocks(memory.weights), memory.buffers, images
-            )
-        return outputs.float()
-
-    @staticmethod
-    def _losses(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Of each image in each lane, shape (lanes, images)."""
-        return F.cross_entropy(
-            outputs.flatten(0, 1),
-            targets.flatten(),
-            reduction="none",
-            label_smoothing=label_smoothing,
-        ).view(targets.shape)
 
     def _step(self, batches: Sequence[Batch], gradient: Tensor) -> None:
         """A step of SGD in every lane; then the masks of those whose turn it is."""
@@ -262,7 +223,7 @@ class Stack:
     @torch.no_grad()
     def _evaluate(self) -> list[dict[str, float]]:
         """Losses and accuracies on the validation and test splits in every place."""
-        self._network.eval()
+        self._networks.train(False)
         rows: list[dict[str, float]] = [{} for _ in self._places]
         for name, split in (("val", self._data.validation), ("test", self._data.test)):
             for row, (loss, hits) in zip(rows, self._evaluate_split(split), strict=True):
@@ -274,20 +235,9 @@ class Stack:
         """Sum of the losses and number of hits in every place."""
         told = []
         for images, targets in split.blocks(loop.evaluated_at_once(split, self.width)):
-            outputs = self._outputs(self._data.normalise(images), lanes=None)
-            targets = targets.expand(self.width, -1)
-            hits = (outputs.argmax(2) == targets).sum(1)
-            told.append(torch.stack([self._losses(outputs, targets).sum(1), hits]))
+            told.append(self._networks.judge(self._data.normalise(images), targets))
         losses, hits = torch.stack(told).cpu().double().sum(0).tolist()
         return list(zip(losses, hits, strict=True))
-
-
-def _side_by_side(batches: Sequence[Batch]) -> Batch:
-    """Images of shape (images, lanes, channels, height, width), channels of all lanes last in
-    memory, as a grouped convolution wants them; labels of shape (lanes, images)."""
-    images, targets = zip(*batches, strict=True)
-    together = torch.stack([one.permute(0, 2, 3, 1) for one in images], 3)
-    return together.permute(0, 3, 4, 1, 2), torch.stack(targets)
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def everything(gated):
 @pytest.fixture(scope="module")
 def undisturbed(everything, tmp_path_factory):
     lab = gl.Lab(tmp_path_factory.mktemp("undisturbed"), device="cpu")
-    return numbers(lab.measure(everything, workers=1, progress=False))
+    return numbers(lab.measure(everything, workers=1, progress=False, stack=1))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def assert_sound(lab):
 
 def assert_goes_on(lab, everything, undisturbed):
     """What was not measured is measured now, to the same numbers."""
-    assert numbers(lab.measure(everything, workers=1, progress=False)).equals(undisturbed)
+    assert numbers(lab.measure(everything, workers=1, progress=False, stack=1)).equals(undisturbed)
     assert_sound(lab)
 
 
@@ -136,8 +136,17 @@ def train(lab, *trials):
         lab.train(recipe, progress=False)
 
 
+def test_a_job_measures_in_stacks_what_lab_measure_would_bit_for_bit(lab, processes, tmp_path):
+    trials = asked(seed=[0, 1])
+    assert lab.start(trials, processes).wait(60)
+    found, other = lab.table(trials), gl.Lab(tmp_path / "other", device="cpu")
+    assert found.stacked.all()
+    expected = other.measure(trials, workers=1, progress=False)
+    assert numbers(found).equals(numbers(expected))
+
+
 def test_a_job_measures_what_lab_measure_would_bit_for_bit(lab, processes, everything, undisturbed):
-    job, seen = lab.start(everything, processes), []
+    job, seen = lab.start(everything, processes, stack=1), []
     while job.running:
         seen.append(job.progress())
         time.sleep(0.004)
@@ -156,7 +165,7 @@ def test_a_job_measures_what_lab_measure_would_bit_for_bit(lab, processes, every
 def test_a_job_begins_at_once_and_leaves_this_process_free(
     lab, gate, processes, held, everything, undisturbed
 ):
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     assert job.running
     assert job.progress() == (0, 5 + 4 * 2)
     assert repr(job) == "Job(4 trials, running: 0 of 13 epochs)"
@@ -176,7 +185,7 @@ def test_a_job_begins_at_once_and_leaves_this_process_free(
 def test_a_job_does_only_what_is_missing_and_each_trial_once(lab, processes, free):
     lab.measure(free[:3], workers=1, progress=False)
     written = {path: path.stat().st_mtime_ns for path in measured(lab)}
-    job = lab.start([*free, free[3]], processes)
+    job = lab.start([*free, free[3]], processes, stack=1)
     assert job.trials == [free[3]]
     assert job.wait(60)
     assert job.progress() == (2, 2)
@@ -210,7 +219,7 @@ def test_what_ends_a_whole_job_is_kept_in_one_line(lab, free, caplog):
 def test_cancelled_in_the_middle_of_training_a_run_a_job_ends_with_that_epoch(
     lab, gate, processes, held, everything, undisturbed
 ):
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     workers = standing(gate)
     job.cancel()
     assert job.cancelled
@@ -231,7 +240,7 @@ def test_cancelled_in_the_middle_of_trials_a_job_keeps_those_that_are_done(
     gate.unlink()
     train(lab, *everything)
     gate.touch()
-    job = lab.start(everything, processes)
+    job = lab.start(everything, processes, stack=1)
     workers = standing(gate, 2)
     until(lambda: len(lab.table(free)) == len(free))
     job.cancel()
@@ -249,7 +258,7 @@ def test_a_task_that_does_not_reach_the_end_of_its_epoch_is_killed(
     lab, gate, processes, held, everything, undisturbed, monkeypatch
 ):
     monkeypatch.setattr(background, "_GRACE", 0.2)
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     workers = standing(gate)
     job.cancel()
     assert job.wait(10)
@@ -267,7 +276,7 @@ def test_a_trial_that_does_not_reach_the_end_of_its_epoch_is_killed(
     gate.unlink()
     train(lab, *held)
     gate.touch()
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     standing(gate, 2)
     job.cancel()
     assert job.wait(10)
@@ -283,7 +292,7 @@ def test_another_job_on_processes_that_a_cancelled_one_had_to_kill_goes_on(
 ):
     monkeypatch.setattr(background, "_GRACE", 0.2)
     other = gl.Lab(tmp_path / "other", device="cpu")
-    jobs = [one.start(held, processes) for one in (lab, other)]
+    jobs = [one.start(held, processes, stack=1) for one in (lab, other)]
     standing(gate, 2)
     jobs[0].cancel()
     assert jobs[0].wait(10)
@@ -300,7 +309,7 @@ def test_cancelled_where_the_word_to_stop_cannot_be_written_a_job_is_killed(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     standing(gate)
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", full)
@@ -313,7 +322,7 @@ def test_cancelled_where_the_word_to_stop_cannot_be_written_a_job_is_killed(
 
 
 def test_cancelling_twice_or_after_the_end_does_nothing(lab, gate, processes, held):
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     standing(gate)
     job.cancel()
     (word,) = lab.path.glob(".*.stop")
@@ -328,7 +337,7 @@ def test_cancelling_twice_or_after_the_end_does_nothing(lab, gate, processes, he
 
 
 def test_a_job_that_has_ended_cannot_be_cancelled(lab, processes, free):
-    job = lab.start(free[:1], processes)
+    job = lab.start(free[:1], processes, stack=1)
     assert job.wait(60)
     with processes.open() as executor:
         job.cancel()
@@ -342,7 +351,7 @@ def test_a_job_that_has_ended_cannot_be_cancelled(lab, processes, free):
 def test_a_job_that_ends_while_it_is_being_cancelled_leaves_no_word_behind(
     lab, gate, processes, held, monkeypatch
 ):
-    job, write = lab.start(held, processes), files.write
+    job, write = lab.start(held, processes, stack=1), files.write
     standing(gate)
 
     def late(*args, **kwargs):
@@ -364,7 +373,7 @@ def test_a_job_whose_worker_is_killed_finishes_all_the_same(
     gate.unlink()
     train(lab, *held[: trained * len(held)])
     gate.touch()
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     workers = standing(gate, 1 + trained)
     psutil.Process(min(workers)).kill()
     until(lambda: not any(psutil.pid_exists(pid) for pid in workers))
@@ -380,7 +389,7 @@ def test_a_job_whose_worker_is_killed_finishes_all_the_same(
 def test_two_jobs_asked_for_the_same_trials_lose_nothing(
     lab, gate, processes, everything, held, undisturbed
 ):
-    jobs = [lab.start(everything, processes) for _ in range(2)]
+    jobs = [lab.start(everything, processes, stack=1) for _ in range(2)]
     standing(gate, 2)
     gate.unlink()
     assert all(job.wait(60) for job in jobs)
@@ -397,11 +406,11 @@ def test_a_job_and_another_process_asked_for_the_same_trials_lose_nothing(
 ):
     def elsewhere(path, trials, model):
         gl.model(model)
-        return gl.Lab(path, device="cpu").measure(trials, workers=1, progress=False)
+        return gl.Lab(path, device="cpu").measure(trials, workers=1, progress=False, stack=1)
 
     with processes.open() as executor:
         theirs = executor.submit(elsewhere, lab.path, everything, gated[0])
-    job = lab.start(everything, processes)
+    job = lab.start(everything, processes, stack=1)
     standing(gate, 2)
     gate.unlink()
     assert numbers(theirs.result(60)).equals(undisturbed)
@@ -418,7 +427,7 @@ def test_a_trial_that_fails_is_told_and_the_others_are_measured(lab, processes, 
 
     define(CRITERIA, moody)
     trials = asked(criterion=["magnitude", "moody"])
-    job = lab.start(trials, processes)
+    job = lab.start(trials, processes, stack=1)
     assert job.wait(60)
     bad = [trial for trial in trials if trial.pruning.criterion == "moody"]
     assert job.failed == dict.fromkeys(bad, "RuntimeError: not today")
@@ -430,7 +439,7 @@ def test_a_trial_that_fails_is_told_and_the_others_are_measured(lab, processes, 
 
 def test_a_run_that_diverges_is_the_end_of_its_job(lab, processes):
     trials = asked(lr=1e12)
-    job = lab.start(trials, processes)
+    job = lab.start(trials, processes, stack=1)
     assert job.wait(60)
     assert job.progress() == (5 + 4 * 2, 5 + 4 * 2)
     assert list(lab.table(trials).status) == ["diverged"] * 4
@@ -445,7 +454,7 @@ def test_a_job_whose_folder_vanishes_under_it_ends_and_can_be_done_again(
     gate.unlink()
     train(lab, *held[: trained * len(held)])
     gate.touch()
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     standing(gate, 1 + trained)
     _, total = job.progress()
     until(lambda: not shutil.rmtree(lab.path, ignore_errors=True) and not lab.path.exists())
@@ -463,7 +472,7 @@ def test_a_job_that_cannot_write_its_trials_says_so(
     gate.unlink()
     train(lab, *held)
     gate.touch()
-    job = lab.start(held, processes)
+    job = lab.start(held, processes, stack=1)
     standing(gate, 2)
     run = lab.run(held[0].recipe).path
     shutil.rmtree(run / "progress")

@@ -335,4 +335,7 @@ def test_the_pool_is_not_asked_for_what_cannot_start_yet(lab, recipe):
             return future
 
     lab.measure(asked(recipe)[:2], executor=Notes(), progress=False)
-    assert order == ["_train", "_measure", "_measure"]
+    assert order == ["train", "room", "measure_pack"]
+    order.clear()
+    lab.measure(asked(recipe)[2:4], executor=Notes(), progress=False, stack=1)
+    assert order == ["measure_pack", "measure_pack"]
