@@ -77,6 +77,7 @@ def measure(
     method: tuple[str, ...] | None = None,
     csv: Path | None = None,
     workers: int | None = None,
+    stack: int | None = None,
     lab: Path = _LAB,
     device: str | None = None,
 ) -> None:
@@ -105,6 +106,7 @@ def measure(
         method: Their ways there: static (a fixed mask), gmp, granet, granet,regrow_fraction=0.1 ...
         csv: File for the table.
         workers: Processes; by default one for each core.
+        stack: Networks trained in one pass; 1: each alone; by default as many as go well together.
         lab: Folder of the runs.
         device: A torch device; by default the GPU if there is one.
     """
@@ -129,7 +131,7 @@ def measure(
             lr=lr,
             recovery_epochs=recovery_epochs,
         )
-    table = place.measure(trials, workers=workers)
+    table = place.measure(trials, workers=workers, stack=stack)
     for value in ("plasticity", "final_gap"):
         if table[value].notna().any():
             print(f"\n{value} (percentage points, mean over seeds) by epoch of pruning\n")

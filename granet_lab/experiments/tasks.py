@@ -126,7 +126,7 @@ def measure_pack(
             except Exception as error:
                 full = isinstance(error, torch.OutOfMemoryError)
                 networks = networks // 4 * 2 if full else 1
-                how = f"{networks} at a time" if networks else "one at a time"
+                how = f"{networks} at a time" if networks > 1 else "one at a time"
                 logger.warning("no stack (%s): trained %s", one_line(error), how)
     return failed
 

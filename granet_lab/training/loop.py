@@ -1,4 +1,7 @@
-"""The training loop, the only one: trunks and branches both go through ``fit``."""
+"""The training loop of one network: trunks and branches both go through ``fit``.
+
+For several networks at once see :mod:`granet_lab.training.stacked`.
+"""
 
 from __future__ import annotations
 
