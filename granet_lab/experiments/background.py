@@ -16,6 +16,7 @@ from granet_lab.experiments.identity import identity
 from granet_lab.experiments.pools import OwnProcesses
 from granet_lab.experiments.progress import Stopped
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.tasks import one_line
 from granet_lab.experiments.trials import Trial
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Job:
             )
         except Exception as error:
             if not self.cancelled:
-                self.error = " ".join(f"{type(error).__name__}: {error}".split())
+                self.error = one_line(error)
                 logger.warning("measuring in the background ended: %s", self.error)
         finally:
             self._tidy()

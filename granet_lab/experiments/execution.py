@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
 import logging
 import math
 import time
@@ -18,6 +16,7 @@ from loky.process_executor import ShutdownExecutorError
 from tqdm import tqdm
 
 from granet_lab.experiments import progress, tasks
+from granet_lab.experiments.identity import identity
 from granet_lab.experiments.pools import Lent, Pool, ThisProcess
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tasks import Place, one_line, result
@@ -122,6 +121,7 @@ class _Sweep:
         self.trials, self.recipes = trials, recipes
         self.stack = stack
         self.rooms: dict[Hashable, int] = {}
+        self.names = {identity(trial): trial for trial in trials}
         self.reached: dict[Trial, int] = {}
         self.looked = 0.0
         self.failed: dict[Trial | Recipe, str] = {}
@@ -182,7 +182,7 @@ class _Sweep:
                     work = self._next(todo, pool.workers)
                     pending[self._submit(executor, work, here)] = work
                 done, _ = wait(pending, timeout=_GLANCE, return_when=FIRST_COMPLETED)
-                self._glance(work for work in pending.values() if isinstance(work, tuple))
+                self._glance()
                 for future in done:
                     if isinstance(future.exception(), _BROKEN):
                         if alone and not progress.is_set(self.stop):
@@ -202,33 +202,30 @@ class _Sweep:
         many do."""
         if isinstance(todo[0], Recipe):
             return todo.popleft()
-        shared = kind(todo[0].recipe)
-        if self.one_by_one or self.stack == 1:
-            return (todo.popleft(),)
-        if shared not in self.rooms:
-            alike = [w for w in todo if isinstance(w, Trial) and kind(w.recipe) == shared]
-            for trial in alike:
-                todo.remove(trial)
-            return Question(alike)
-        room = self.rooms[shared]
+        room, shared = self._room(todo[0]), kind(todo[0].recipe)
         if room == 1:
             return (todo.popleft(),)
         alike = [w for w in todo if isinstance(w, Trial) and kind(w.recipe) == shared]
-        # A full stack in each worker, or smaller ones for all of them; one alone refills its own.
-        pieces = max(math.ceil(len(alike) / room), min(workers or 1, len(alike) // 2))
-        pack = tuple(alike[: len(alike) if workers == 1 else math.ceil(len(alike) / pieces)])
-        for trial in pack:
+        if room is not None and workers != 1:
+            # A full stack in each worker, or smaller ones for all; one alone refills its own.
+            pieces = max(math.ceil(len(alike) / room), min(workers or 1, len(alike) // 2))
+            alike = alike[: math.ceil(len(alike) / pieces)]
+        for trial in alike:
             todo.remove(trial)
-        return pack
+        return Question(alike) if room is None else tuple(alike)
+
+    def _room(self, trial: Trial) -> int | None:
+        """How many networks like that of a trial share a stack; None: nobody has asked yet."""
+        alone = self.one_by_one or self.stack == 1
+        return 1 if alone else self.rooms.get(kind(trial.recipe))
 
     def _submit(self, executor: Executor, work: Work, here: bool) -> Future:
         if isinstance(work, Recipe):
             return executor.submit(tasks.train, self.place, work, self.recipes.get(work))
         if isinstance(work, Question):
             return executor.submit(tasks.room, self.place, work.trials[0].recipe)
-        room = 1 if self.one_by_one else self.rooms.get(kind(work[0].recipe), 1)
-        heard = functools.partial(self._hear, work) if here else None
-        return executor.submit(tasks.measure_pack, self.place, work, room, heard)
+        heard = self._hear if here else None
+        return executor.submit(tasks.measure_pack, self.place, work, self._room(work[0]), heard)
 
     def _finish(
         self, work: Work, future: Future, branches: dict[Recipe, list[Trial]]
@@ -257,21 +254,22 @@ class _Sweep:
         elif isinstance(work, tuple):
             self.failed |= dict.fromkeys(work, why)
 
-    def _hear(self, pack: Pack) -> None:
+    def _hear(self) -> None:
         """Look at the store from time to time, while this process is at work on a pack."""
         if time.monotonic() - self.looked >= _GLANCE:
-            self._glance([pack])
+            self._glance()
 
-    def _glance(self, packs: Iterable[Pack]) -> None:
+    def _glance(self) -> None:
         """Count the epochs that tasks have told of in the store since the last look."""
         self.looked = time.monotonic()
         for recipe in self.to_train:
             rows = max(len(self.runs[recipe].rows()), self.rows[recipe])
             self._advance(rows - self.rows[recipe])
             self.rows[recipe] = rows
-        for trial in itertools.chain(*packs):
-            said = progress.note(self.runs[trial.recipe], trial)
-            self._reach(trial, 0 if said is None else said.done)
+        for run in self.runs.values():
+            for name, note in progress.under_way(run).items():
+                if name in self.names:
+                    self._reach(self.names[name], note.done)
         self.teller.tell(self.done, self.epochs)
 
     def _reach(self, trial: Trial, epochs: int) -> None:

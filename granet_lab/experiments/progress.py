@@ -127,8 +127,13 @@ def note(run: Run, work: Recipe | Trial) -> Note | None:
 
 def notes(run: Run) -> list[Note]:
     """Everything under way in a run."""
-    found = [_read(path) for path in sorted(run.path.glob("progress/*.json"))]
-    return [one for one in found if one is not None]
+    return list(under_way(run).values())
+
+
+def under_way(run: Run) -> dict[str, Note]:
+    """Everything under way in a run, by the hash of the trial, or "training"."""
+    found = {path.stem: _read(path) for path in sorted(run.path.glob("progress/*.json"))}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def sweeps(root: Path) -> list[Note]:

@@ -25,7 +25,7 @@ def skeleton(network: nn.Module) -> nn.Module:
         for name, child in module.named_children():
             if type(child) in _NORMS and child.momentum is not None:
                 setattr(module, name, _Norm(child))
-    return _Norm(found) if type(found) in _NORMS and found.momentum is not None else found
+    return found
 
 
 class _Norm(nn.Module):
