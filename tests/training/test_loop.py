@@ -94,7 +94,7 @@ def test_every_network_is_small_or_large():
 def test_the_loss_falls_and_the_network_learns(name):
     _, rows = train(gl.recipes.digits(model=name, epochs=4, milestones=()))
     losses = [row["train_loss"] for row in rows]
-    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] / 2
     assert rows[-1]["test_acc"] > 80
 
 
