@@ -37,6 +37,13 @@ def child(parent: torch.Generator, purpose: str) -> torch.Generator:
     return generator(purpose, number)
 
 
+def moved(drawn: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """What was drawn, on a device; the host does not wait until it is there."""
+    if device.type == "cuda":
+        return drawn.pin_memory().to(device, non_blocking=True)
+    return drawn.to(device)
+
+
 @contextmanager
 def seeded(*words: str | int) -> Iterator[None]:
     """Seed torch's own generators inside the block (layers initialise from them, dropout draws

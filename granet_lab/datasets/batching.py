@@ -11,7 +11,7 @@ from torch import Tensor
 from granet_lab.datasets.augmentation import AUGMENTATIONS
 from granet_lab.datasets.dataset import Dataset, Split
 from granet_lab.datasets.streaming import StreamedSplit
-from granet_lab.randomness import derive_seed, generator
+from granet_lab.randomness import derive_seed, generator, moved
 
 # Images normalised and augmented at once, and their bytes: enough to hide the overhead, little
 # memory.
@@ -40,7 +40,7 @@ def batches(
     if len(split) < batch_size:
         raise ValueError(f"batch_size must be at most {len(split)}, the images, not {batch_size}")
     order = torch.randperm(len(split), generator=generator("order", seed, epoch))
-    order = order[: len(split) // batch_size * batch_size].to(split.device)
+    order = moved(order[: len(split) // batch_size * batch_size], split.device)
     for images, labels in _blocks(split, order, batch_size, augment, ("augmentation", seed, epoch)):
         yield from zip(
             data.normalise(images).split(batch_size), labels.split(batch_size), strict=True

@@ -16,6 +16,7 @@ from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.pruning import empty_note, emptying_allowed
 from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.training import loop
+from granet_lab.training.arithmetic import arithmetic
 from granet_lab.training.state import TrainState
 
 # What a recovery curve says of an epoch.
@@ -160,7 +161,7 @@ def _survival(state: TrainState, trial: Trial, images: Dataset, born: Masks) -> 
 
 def prune_once(state: TrainState, trial: Trial, images: Dataset) -> Masks:
     """The masks of a network after the trial's pruning; the network stays as it is."""
-    with loop.threads(trial.recipe.threads), emptying_allowed():
+    with arithmetic(trial.recipe, images.device), emptying_allowed():
         batches = CRITERIA[trial.pruning.criterion].batches
         return prune(loop.context(state, trial.recipe, images, batches), trial.pruning)
 
@@ -179,7 +180,7 @@ def operate_(state: TrainState, trial: Trial, images: Dataset) -> tuple[Masks, M
     recipe, pruning = trial.recipe, trial.pruning
     before, kept = state.masks, prune_once(state, trial, images)
     if pruning.regrow is not None:
-        with loop.threads(recipe.threads):
+        with arithmetic(recipe, images.device):
             seen = loop.context(state, recipe, images, REGROWTHS[pruning.regrow].batches)
             state.masks = regenerate(seen, before, kept, pruning)
     else:

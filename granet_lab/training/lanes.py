@@ -44,6 +44,7 @@ class Lanes:
         self.weights = zeros.clone().requires_grad_()
         self._momentum, self._decay, self._rate = zeros.clone(), zeros.clone(), zeros.clone()
         self._factors = torch.ones_like(zeros)
+        self._rates = [0.0] * width
         self.buffers = {
             name: torch.zeros(width, *buffer.shape, dtype=buffer.dtype, device=device)
             for name, buffer in network.named_buffers()
@@ -66,7 +67,8 @@ class Lanes:
     def release(self, place: int, state: TrainState) -> None:
         """Let a network go, with values of its own; its place is empty."""
         _rebind(state, {})
-        for flat in (self.weights.detach(), self._momentum, self._decay, self._rate):
+        self.rate(place, 0.0)
+        for flat in (self.weights.detach(), self._momentum, self._decay):
             for block in self.blocks(flat).values():
                 block[place] = 0.0
         for buffer in self.buffers.values():
@@ -80,6 +82,9 @@ class Lanes:
 
     def rate(self, place: int, lr: float) -> None:
         """Set the learning rate of a lane."""
+        if lr == self._rates[place]:
+            return
+        self._rates[place] = lr
         for block in self.blocks(self._rate).values():
             block[place] = lr
 

@@ -9,14 +9,13 @@ import functools
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from granet_lab.datasets import Dataset, Split, batches
 from granet_lab.models import build
@@ -26,8 +25,10 @@ from granet_lab.sparsity.context import Batch, Weights
 from granet_lab.sparsity.plan import Plan
 from granet_lab.sparsity.tally import Tally
 from granet_lab.training import distributed, rewinding
+from granet_lab.training.arithmetic import arithmetic, autocast
 from granet_lab.training.dynamics import Dynamics, factors_of
 from granet_lab.training.recipe import Recipe, learning_rate
+from granet_lab.training.recording import Function, recorded
 from granet_lab.training.sgd import SGD
 from granet_lab.training.state import Diverged, TrainState
 
@@ -42,8 +43,7 @@ def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
 
     Enough to read a checkpoint into: no criterion is asked which weights the method would mask.
     """
-    device = data.device
-    model = build(recipe.model, data.input_shape, data.classes, recipe.seed).to(device)
+    model = build(recipe.model, data.input_shape, data.classes, recipe.seed).to(data.device)
     spared = [] if recipe.norm_decay else [p for p in model.parameters() if p.ndim < 2]
     optimizer = SGD(
         model.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov, spared
@@ -63,7 +63,7 @@ def new_state(recipe: Recipe, data: Dataset) -> TrainState:
     """
     plan(recipe, data)
     state = unmasked_state(recipe, data)
-    with threads(recipe.threads):
+    with arithmetic(recipe, data.device):
         seen = context(state, recipe, data, recipe.method.batches)
         state.masks = recipe.method.initial_masks(seen)
     state.masks.apply_(state.model)
@@ -100,7 +100,7 @@ def begin_epoch(state: TrainState, recipe: Recipe, data: Dataset) -> None:
     if state.epoch == method.rounds.rewind:
         _mark_rewind(state, recipe)
     if method.rounds.begins(state.epoch):
-        with threads(recipe.threads):
+        with arithmetic(recipe, data.device):
             rewinding.begin(state, method, context(state, recipe, data, method.update_batches))
 
 
@@ -162,6 +162,8 @@ def fit(
         ValueError: the run is too short for the method's schedule.
     """
     changes = dynamics(state, recipe, data) if follow else None
+    step = functools.partial(learn, state.model, recipe)
+    step = recorded(step, data.device, state.model.buffers())
     while state.epoch < until:
         started = time.perf_counter()
         if changes is not None:
@@ -169,7 +171,7 @@ def fit(
             changes.begin_epoch()
         rate = learning_rate(recipe, state.epoch) if lr is None else lr
         row = {"epoch": state.epoch + 1, "lr": rate}
-        row |= _train_epoch(state, recipe, data, rate, changes)
+        row |= _train_epoch(state, recipe, data, rate, changes, step)
         row |= evaluate(state, recipe, data)
         if changes is not None:
             row |= sparseness(state) | {"flops": changes.flops()}
@@ -183,7 +185,7 @@ def dynamics(state: TrainState, recipe: Recipe, data: Dataset) -> Dynamics:
         ValueError: the run is too short for the method's schedule.
     """
     seen = functools.partial(_seen_after_step, state, recipe, data)
-    with threads(recipe.threads):
+    with arithmetic(recipe, data.device):
         return Dynamics(state, plan(recipe, data), data.input_shape, seen)
 
 
@@ -195,7 +197,7 @@ def sparseness(state: TrainState) -> dict[str, Any]:
 def evaluate(state: TrainState, recipe: Recipe, data: Dataset) -> dict[str, float]:
     """Loss and accuracy in percent on the validation and test splits, and the sparsity."""
     row = {}
-    with threads(recipe.threads):
+    with arithmetic(recipe, data.device):
         for name, split in (("val", data.validation), ("test", data.test)):
             row[f"{name}_loss"], row[f"{name}_acc"] = _evaluate_split(state, recipe, data, split)
         row["sparsity"] = state.masks.sparsity
@@ -204,19 +206,8 @@ def evaluate(state: TrainState, recipe: Recipe, data: Dataset) -> dict[str, floa
 
 def reestimate_batchnorm(state: TrainState, recipe: Recipe, data: Dataset) -> None:
     """Measure BatchNorm's statistics anew, in place, on the batches of the next epoch."""
-    with threads(recipe.threads), precision(recipe, data.device):
+    with arithmetic(recipe, data.device), autocast(recipe, data.device):
         batchnorm.reestimate_(state.model, epoch_batches(recipe, data, state.epoch))
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Run torch's CPU operations on ``n`` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def loss_of(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
@@ -225,20 +216,24 @@ def loss_of(outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _train_epoch(
-    state: TrainState, recipe: Recipe, data: Dataset, lr: float, dynamics: Dynamics | None
+    state: TrainState,
+    recipe: Recipe,
+    data: Dataset,
+    lr: float,
+    dynamics: Dynamics | None,
+    step: Function,
 ) -> dict[str, float]:
     """One pass over the training split; the device is asked for numbers only at its end."""
     model, optimizer = state.model.train(), state.optimizer
+    parameters = list(model.parameters())
     factors = factors_of(state)
-    device = data.device
-    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-    with threads(recipe.threads), seeded("training", recipe.seed, state.epoch):
+    sums, seen = torch.zeros(2, device=data.device), 0
+    with arithmetic(recipe, data.device), seeded("training", recipe.seed, state.epoch):
         for whole in epoch_batches(recipe, data, state.epoch):
             images, targets = distributed.share(*whole)
-            with precision(recipe, device):
-                outputs = model(images)
-            loss = loss_of(outputs, targets, recipe)
-            loss.backward()
+            told, *gradients = step(images, targets)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
             distributed.average_gradients_(model)
             if dynamics is not None:
                 factors = dynamics.before(whole, factors)
@@ -246,15 +241,28 @@ def _train_epoch(
             state.step += 1
             if dynamics is not None:
                 factors = dynamics.after(factors)
-            loss_sum += loss.detach() * len(targets)
-            correct += (outputs.detach().argmax(1) == targets).sum()
+            sums += told
             seen += len(targets)
     state.epoch += 1
-    sums = torch.stack([loss_sum, correct, loss_sum.new_tensor(seen)])
-    loss, hits, images = distributed.total(sums).tolist()
+    loss, hits, images = distributed.total(torch.cat([sums, sums.new_tensor([seen])])).tolist()
     if not math.isfinite(loss):
         raise Diverged(state.epoch, loss / images)
     return {"train_loss": loss / images, "train_acc": 100 * hits / images}
+
+
+def learn(
+    model: nn.Module, recipe: Recipe, images: Tensor, targets: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The sums of losses and of hits over a batch, and the gradient for each parameter."""
+    for parameter in model.parameters():
+        parameter.grad = None
+    with autocast(recipe, images.device):
+        outputs = model(images)
+    loss = loss_of(outputs, targets, recipe)
+    loss.backward()
+    hits = (outputs.detach().argmax(1) == targets).sum()
+    told = torch.stack([loss.detach() * len(targets), hits])
+    return told, *(parameter.grad for parameter in model.parameters())
 
 
 @torch.no_grad()
@@ -265,7 +273,7 @@ def _evaluate_split(
     state.model.eval()
     losses, hits = [], []
     for images, targets in split.blocks(evaluated_at_once(split)):
-        with precision(recipe, images.device):
+        with autocast(recipe, images.device):
             outputs = state.model(data.normalise(images)).float()
         losses.append(F.cross_entropy(outputs, targets, reduction="sum"))
         hits.append((outputs.argmax(1) == targets).sum())
@@ -278,8 +286,3 @@ def evaluated_at_once(split: Split, networks: int = 1) -> int:
     values, least, most = _EVALUATED.get(split.device.type, _EVALUATED_ELSEWHERE)
     together = 1 if split.device.type == "cpu" else networks
     return min(most, max(least, values // math.prod(split.shape) // together))
-
-
-def precision(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The recipe's, inside a block."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")

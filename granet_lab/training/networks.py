@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from granet_lab.sparsity.context import Batch
-from granet_lab.training import loop
+from granet_lab.training.arithmetic import autocast
 from granet_lab.training.lanes import Lanes
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.skeleton import skeleton
@@ -32,26 +32,26 @@ class Networks:
         """Whether they are in training mode."""
         self._network.train(mode)
 
-    def gradient(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-        """Let each look at a batch of its own.
+    def gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Let each look at a batch of its own, see :func:`side_by_side`.
 
         Returns:
             The sums of losses and of hits, shape (2, lanes); the gradient of each one's mean loss,
             flat as the weights.
         """
-        images, targets = _side_by_side(batches)
         outputs = self._outputs(images, lanes=1)
         losses = _losses(outputs, targets, self._recipe.label_smoothing).mean(1)
         (gradient,) = torch.autograd.grad(losses.sum(), self._memory.weights)
         hits = (outputs.detach().argmax(2) == targets).sum(1)
         return torch.stack([losses.detach() * targets.shape[1], hits]), gradient
 
-    def judge(self, images: Tensor, targets: Tensor) -> Tensor:
+    @torch.no_grad()
+    def judge(self, images: Tensor, targets: Tensor) -> tuple[Tensor]:
         """The sums of losses and of hits, shape (2, lanes), where all look at the same images."""
         outputs = self._outputs(images, lanes=None)
         targets = targets.expand(len(outputs), -1)
         hits = (outputs.argmax(2) == targets).sum(1)
-        return torch.stack([_losses(outputs, targets).sum(1), hits])
+        return (torch.stack([_losses(outputs, targets).sum(1), hits]),)
 
     def _outputs(self, images: Tensor, lanes: int | None) -> Tensor:
         """What every network says, float32 of shape (lanes, images, classes).
@@ -65,7 +65,7 @@ class Networks:
             return functional_call(self._network, (weights, buffers), (seen,))
 
         memory = self._memory
-        with loop.precision(self._recipe, images.device):
+        with autocast(self._recipe, images.device):
             outputs = vmap(one, in_dims=(0, 0, lanes))(
                 memory.blocks(memory.weights), memory.buffers, images
             )
@@ -82,9 +82,13 @@ def _losses(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> T
     ).view(targets.shape)
 
 
-def _side_by_side(batches: Sequence[Batch]) -> Batch:
-    """Images of shape (images, lanes, channels, height, width), channels of all lanes last in
-    memory, as a grouped convolution wants them; labels of shape (lanes, images)."""
+def side_by_side(batches: Sequence[Batch]) -> Batch:
+    """A batch for each lane as one.
+
+    Returns:
+        Images of shape (images, lanes, channels, height, width), channels of all lanes last in
+        memory, as a grouped convolution wants them; labels of shape (lanes, images).
+    """
     images, targets = zip(*batches, strict=True)
     together = torch.stack([one.permute(0, 2, 3, 1) for one in images], 3)
     return together.permute(0, 3, 4, 1, 2), torch.stack(targets)

@@ -12,7 +12,7 @@ from granet_lab import checks, datasets, models
 from granet_lab.datasets import Dataset
 from granet_lab.sparsity.methods import SparseTraining, dense
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class Recipe:
         warmup_epochs: the learning rate rises linearly over the first epochs: lr (t + 1) / n.
         label_smoothing: of the cross-entropy, 0 to 1.
         augment: None or an augmentation's name, "resized_crop_flip" for a stream.
-        precision: "fp32", or "bf16" for autocast.
+        precision: "fp32"; "tf32", for which a GPU rounds what it multiplies to ten bits, while a
+            CPU has no units for that and computes as with "fp32"; or "bf16" for autocast.
         train_size: train on the first so many images of the training split; None: all.
         method: how the network is sparse while it trains, see ``granet_lab.methods``.
         seed: of initialisation, batch order, augmentation and random scores.

@@ -12,6 +12,7 @@ from torch import Tensor
 from granet_lab.datasets import Dataset
 from granet_lab.sparsity import cost, methods
 from granet_lab.training import distributed, loop
+from granet_lab.training.arithmetic import arithmetic
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.stacked import Stack
 
@@ -107,13 +108,10 @@ def _difference(recipe: Recipe, data: Dataset) -> str | None:
 
 
 def _alone(recipe: Recipe, data: Dataset, batch: loop.Batch) -> dict[str, Tensor | None]:
-    state, (images, targets) = loop.unmasked_state(recipe, data), batch
-    state.model.train()
-    with loop.threads(recipe.threads):
-        with loop.precision(recipe, data.device):
-            outputs = state.model(images)
-        loop.loss_of(outputs, targets, recipe).backward()
-    return {name: p.grad for name, p in state.model.named_parameters()}
+    model = loop.unmasked_state(recipe, data).model.train()
+    with arithmetic(recipe, data.device):
+        _, *gradients = loop.learn(model, recipe, *batch)
+    return dict(zip(dict(model.named_parameters()), gradients, strict=True))
 
 
 def _in_stack(

@@ -23,10 +23,12 @@ from granet_lab.datasets import Dataset, Split
 from granet_lab.models import build
 from granet_lab.sparsity.context import Batch
 from granet_lab.training import loop
+from granet_lab.training.arithmetic import arithmetic
 from granet_lab.training.dynamics import Dynamics
 from granet_lab.training.lanes import Lanes
-from granet_lab.training.networks import Networks
+from granet_lab.training.networks import Networks, side_by_side
 from granet_lab.training.recipe import Recipe, learning_rate
+from granet_lab.training.recording import recorded
 from granet_lab.training.state import Diverged, TrainState
 
 
@@ -90,6 +92,9 @@ class Stack:
         network = build(recipe.model, data.input_shape, data.classes, seed=0)
         self._memory = Lanes(network, width, data.device, recipe.momentum, recipe.nesterov)
         self._networks = Networks(network, self._memory, recipe)
+        changed = self._memory.buffers.values()
+        self._learn = recorded(self._networks.gradient, data.device, changed)
+        self._judge = recorded(self._networks.judge, data.device)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -136,7 +141,7 @@ class Stack:
         """
         started = time.perf_counter()
         rates = {lane: self._begin_epoch(place, lane) for place, lane in self._occupied()}
-        with loop.threads(self._recipe.threads):
+        with arithmetic(self._recipe, self._data.device):
             trained = self._train()
             evaluated = self._evaluate()
         seconds = (time.perf_counter() - started) / max(1, len(rates))
@@ -164,8 +169,8 @@ class Stack:
             For each parameter a tensor of shape (width, *shape).
         """
         self._networks.train(True)
-        with loop.threads(self._recipe.threads):
-            _, flat = self._networks.gradient(batches)
+        with arithmetic(self._recipe, self._data.device):
+            _, flat = self._learn(*side_by_side(batches))
         return self._memory.blocks(flat)
 
     def _occupied(self) -> Iterator[tuple[int, Lane]]:
@@ -185,7 +190,7 @@ class Stack:
         self._networks.train(True)
         sums, seen = torch.zeros(2, self.width, device=self._data.device), 0
         for batches in self._batches():
-            told, gradient = self._networks.gradient(batches)
+            told, gradient = self._learn(*side_by_side(batches))
             sums += told
             seen += len(batches[0][1])
             self._step(batches, gradient)
@@ -220,7 +225,6 @@ class Stack:
             lane.dynamics.after([])
             self._memory.mask(place, lane.state.masks)
 
-    @torch.no_grad()
     def _evaluate(self) -> list[dict[str, float]]:
         """Losses and accuracies on the validation and test splits in every place."""
         self._networks.train(False)
@@ -235,7 +239,8 @@ class Stack:
         """Sum of the losses and number of hits in every place."""
         told = []
         for images, targets in split.blocks(loop.evaluated_at_once(split, self.width)):
-            told.append(self._networks.judge(self._data.normalise(images), targets))
+            (sums,) = self._judge(self._data.normalise(images), targets)
+            told.append(sums.clone())
         losses, hits = torch.stack(told).cpu().double().sum(0).tolist()
         return list(zip(losses, hits, strict=True))
 

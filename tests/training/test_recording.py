@@ -1,0 +1,241 @@
+import logging
+from dataclasses import replace
+
+import pytest
+import tape
+import torch
+from torch import nn
+
+import granet_lab as gl
+from granet_lab import datasets, models
+from granet_lab.training import loop, recording, stacked
+from granet_lab.training.recipe import under
+from granet_lab.training.recording import Recorded, recorded
+
+DIGITS = datasets.load("digits")
+METHODS = {
+    "dense": gl.methods.dense(),
+    "static": gl.methods.static(0.9),
+    "granet": gl.methods.granet(0.9, initial_sparsity=0.5, interval=3),
+    "gsm": gl.methods.gsm(0.9),
+}
+
+
+@pytest.fixture
+def by_tape(monkeypatch):
+    """Functions are recorded here as on a GPU."""
+    tape.use(monkeypatch)
+
+
+def recipe(**values):
+    small = {"model": "convnet", "epochs": 4, "milestones": (2,), "train_size": 200}
+    return gl.recipes.digits(**{**small, **values})
+
+
+def trained(asked, until=3):
+    state = loop.new_state(asked, DIGITS)
+    rows = list(loop.fit(state, asked, DIGITS, until))
+    return {name: t.clone() for name, t in state.tensors().items()}, timeless(rows)
+
+
+def timeless(rows):
+    """As text, in which NaN is NaN."""
+    return [repr({k: v for k, v in row.items() if k != "seconds"}) for row in rows]
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def replaying(made):
+    return [one._replay is not None for one in made]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16", "label_smoothing": 0.1}], ids=str)
+def test_a_recorded_training_is_the_same_bit_for_bit(monkeypatch, method, changes):
+    asked = recipe(method=METHODS[method], augment="crop_flip", **changes)
+    expected, rows = trained(asked)
+    made = tape.use(monkeypatch, loop)
+    found, told = trained(asked)
+    assert replaying(made) == [True]
+    assert same(found, expected)
+    assert told == rows
+
+
+def test_so_is_one_of_rounds_that_rewind(monkeypatch):
+    rounds = replace(gl.methods.lottery(0.8).rounds, cycle=2, rewind=1)
+    asked = under(recipe(epochs=2, milestones=()), gl.methods.lottery(0.8, rounds=rounds))
+    expected, rows = trained(asked, asked.epochs)
+    made = tape.use(monkeypatch, loop)
+    found, told = trained(asked, asked.epochs)
+    assert replaying(made) == [True]
+    assert same(found, expected)
+    assert told == rows
+
+
+def test_so_is_one_that_draws_numbers(monkeypatch):
+    monkeypatch.setattr(models.MODELS, "_entries", dict(models.MODELS._entries))
+
+    @gl.model
+    def dropping(shape, classes):
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))
+
+    asked = recipe(model="dropping")
+    expected, rows = trained(asked)
+    made = tape.use(monkeypatch, loop)
+    found, told = trained(asked)
+    assert replaying(made) == [True]
+    assert same(found, expected)
+    assert told == rows
+
+
+def test_so_is_one_in_which_a_parameter_is_of_no_use(monkeypatch):
+    monkeypatch.setattr(models.MODELS, "_entries", dict(models.MODELS._entries))
+
+    class Idle(nn.Linear):
+        def __init__(self, classes):
+            super().__init__(64, classes)
+            self.idle = nn.Linear(3, 3)
+
+        def forward(self, images):
+            return super().forward(images.flatten(1))
+
+    @gl.model
+    def idle(shape, classes):
+        return Idle(classes)
+
+    asked = recipe(model="idle")
+    expected, rows = trained(asked)
+    made = tape.use(monkeypatch, loop)
+    found, told = trained(asked)
+    assert replaying(made) == [True]
+    assert same(found, expected)
+    assert told == rows
+
+
+def test_so_is_a_stack(monkeypatch):
+    asked = [recipe(method=method, seed=i) for i, method in enumerate(METHODS.values())]
+
+    def together():
+        stack = stacked.Stack(asked[0], DIGITS, 4)
+        states = [loop.new_state(one, DIGITS) for one in asked]
+        lanes = [stack.enter(state, one) for state, one in zip(states, asked[:3], strict=False)]
+        rows = [stack.train_epoch() for _ in range(2)]
+        lanes.append(stack.enter(states[3], asked[3]))
+        stack.leave(lanes[0])  # its place is empty, the recording goes on
+        rows.append(stack.train_epoch())
+        told = [timeless(row[lane] for row in rows if lane in row) for lane in lanes]
+        return [one.tensors() for one in states], told
+
+    expected, rows = together()
+    made = tape.use(monkeypatch, stacked)
+    found, told = together()
+    assert replaying(made) == [True, True]
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+    assert told == rows
+
+
+def test_after_the_first_calls_the_function_is_not_called_any_more(by_tape):
+    calls = []
+
+    def double(x):
+        calls.append(x)
+        return (2 * x,)
+
+    function = Recorded(double)
+    for i in range(8):
+        (found,) = function(torch.tensor([float(i), 1.0]))
+        assert found.tolist() == [2 * i, 2]
+    assert len(calls) == recording._FIRST + 2  # recorded, and called to compare
+
+
+def test_what_it_changes_changes_once_in_each_call(by_tape):
+    total = torch.zeros(2)
+
+    def add(x):
+        total.add_(x)
+        return (x,)
+
+    function = Recorded(add, [total])
+    for i in range(1, 7):
+        function(torch.ones(2))
+        assert total.tolist() == [i, i]
+
+
+def test_other_shapes_are_called(by_tape):
+    function = Recorded(lambda x: (x + 1,))
+    for i in range(2 * recording._FIRST + 4):
+        (found,) = function(torch.full((2 + i % 2,), float(i)))
+        assert found.tolist() == [i + 1] * (2 + i % 2)
+
+
+def asking(x):
+    """The host waits for an answer."""
+    return (x if x.sum().item() > 0 else -x,)
+
+
+class Counting:
+    """Does something else each time, which no recording knows."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return (x * self.calls,)
+
+
+def test_what_asks_for_values_goes_on_being_called(by_tape, caplog):
+    caplog.set_level(logging.INFO, "granet_lab")
+    function = Recorded(asking)
+    for i in range(1, 7):
+        (found,) = function(torch.full((3,), (-1.0) ** i * i))
+        assert found.tolist() == [i] * 3
+    assert function._replay is None
+    assert "kernels are launched one by one: operation not permitted" in caplog.text
+
+
+def test_what_a_recording_gives_otherwise_goes_on_being_called(by_tape, caplog):
+    caplog.set_level(logging.INFO, "granet_lab")
+    counting = Counting()
+    function = Recorded(counting)
+    for _ in range(7):
+        (found,) = function(torch.ones(1))
+        assert found.item() == counting.calls
+    assert function._replay is None
+    assert "a recording gives something else" in caplog.text
+
+
+def test_a_cpu_records_nothing():
+    def function(x):
+        return (x,)
+
+    assert recorded(function, torch.device("cpu")) is function
+
+
+def test_several_processes_on_one_network_record_nothing(monkeypatch):
+    def function(x):
+        return (x,)
+
+    assert isinstance(recorded(function, torch.device("cuda")), Recorded)
+    monkeypatch.setattr(recording.distributed, "ranks", lambda: (0, 2))
+    assert recorded(function, torch.device("cuda")) is function
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("model", ["convnet", "resnet20"])
+def test_a_gpu_trains_from_a_recording_as_without(monkeypatch, model):
+    images = DIGITS.to("cuda")
+    asked = recipe(model=model, method=METHODS["granet"])
+
+    def rows():
+        state = loop.new_state(asked, images)
+        return list(loop.fit(state, asked, images, 2))
+
+    found = rows()
+    monkeypatch.setattr(loop, "recorded", lambda function, *_: function)
+    for one, other in zip(found, rows(), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.02)
+        assert one["sparsity"] == other["sparsity"]
