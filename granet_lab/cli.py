@@ -150,6 +150,7 @@ def compare(
     settings: Settings = (),
     csv: Path | None = None,
     workers: int | None = None,
+    stack: int | None = None,
     lab: Path = _LAB,
     device: str | None = None,
 ) -> None:
@@ -167,6 +168,7 @@ def compare(
         settings: Other values for fields of the recipe.
         csv: File for the table, a row for each run.
         workers: Processes; by default one for each core.
+        stack: Networks trained in one pass; by default on a CPU each alone, on a GPU all that fit.
         lab: Folder of the runs.
         device: A torch device; by default the GPU if there is one.
     """
@@ -174,7 +176,9 @@ def compare(
 
     place = Lab(lab, device)
     (base,) = typed.recipes(recipe, settings)
-    table = place.compare(base, typed.methods(method), sparsity, seed, checkpoints, workers=workers)
+    table = place.compare(
+        base, typed.methods(method), sparsity, seed, checkpoints, workers=workers, stack=stack
+    )
     print(plots.method_table(table))
     if csv is not None:
         print(f"\n{write_table(table, csv, place.device)}")

@@ -38,6 +38,7 @@ _COLUMNS = [
     "status",
     "note",
     "run",
+    "stacked",
 ]
 
 
@@ -132,6 +133,7 @@ def _row(
         "status": "ok",
         "note": "",
         "run": run.path.name,
+        "stacked": any(row.get("stacked", False) for row in run.rows()),
     }
     if failure:
         return row | {"status": "failed", "note": failure}

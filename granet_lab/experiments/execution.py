@@ -19,23 +19,21 @@ from granet_lab.experiments import progress, tasks
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.pools import Lent, Pool, ThisProcess
 from granet_lab.experiments.store import Run
-from granet_lab.experiments.tasks import Place, one_line, result
+from granet_lab.experiments.tasks import Place, Work, one_line, recipe_of, result
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.stacked import kind
 
-# Trials whose networks share a stack.
-Pack = tuple[Trial, ...]
+# What one task does: runs, or trials, whose networks share a stack.
+Pack = tuple[Work, ...]
 
 
 @dataclass(frozen=True)
 class Question:
-    """How many networks of these trials, which wait for the answer, should share a stack."""
+    """How many networks of these, which wait for the answer, should share a stack."""
 
-    trials: list[Trial]
+    waiting: list[Work]
 
-
-Work = Recipe | Pack | Question
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ def measure_all(
     recipes: Sequence[Recipe] = (),
     keep: Iterable[int] | None = None,
     stack: int | None = None,
-) -> dict[Trial | Recipe, str]:
+) -> dict[Work, str]:
     """Measure every trial that the store does not hold, and first the runs they branch from.
 
     Args:
@@ -75,7 +73,7 @@ def measure_all(
         recipes: of runs that are trained as well, without a trial.
         keep: the epochs of which they keep a checkpoint; by default all.
         stack: the most networks that are trained at once; 1: each alone; None: as many as are
-            good.
+            good, but runs on a CPU each alone, so that they are the same whoever trains them.
 
     Returns:
         The trials that could not be measured and the runs that could not be trained, and why.
@@ -124,7 +122,7 @@ class _Sweep:
         self.names = {identity(trial): trial for trial in trials}
         self.reached: dict[Trial, int] = {}
         self.looked = 0.0
-        self.failed: dict[Trial | Recipe, str] = {}
+        self.failed: dict[Work, str] = {}
         self.one_by_one = False
         self.runs = {
             recipe: Run(root, recipe) for recipe in [*(t.recipe for t in trials), *recipes]
@@ -149,7 +147,7 @@ class _Sweep:
         """Take away what says that it is under way."""
         self.teller.end()
 
-    def unfinished(self) -> list[Trial | Recipe]:
+    def unfinished(self) -> list[Work]:
         left = [t for t in self.trials if t not in self.failed and result(self.root, t) is None]
         alone = [r for r in self.recipes if r not in self.failed and not self.runs[r].finished]
         return [*left, *alone]
@@ -166,27 +164,28 @@ class _Sweep:
                 branches.setdefault(work.recipe, []).append(work)
             else:
                 branches.setdefault(work, [])
-        todo: deque[Recipe | Trial] = deque()
+        todo: deque[Work] = deque()
         for recipe in branches:
             todo.extend(branches[recipe] if self.runs[recipe].finished else [recipe])
         # In this process a task is done when submit returns: one at a time keeps the bar moving.
         here = isinstance(executor, ThisProcess)
         alone = self.one_by_one or here
         limit = 1 if alone else len(self.trials) + len(self.runs)
-        pending: dict[Future, Work] = {}
+        pending: dict[Future, Pack | Question] = {}
         try:
             while todo or pending:
                 if progress.is_set(self.stop):
                     todo.clear()  # what is submitted sees the word itself
                 while todo and len(pending) < limit:
-                    work = self._next(todo, pool.workers)
-                    pending[self._submit(executor, work, here)] = work
+                    task = self._next(todo, pool.workers)
+                    pending[self._submit(executor, task, here)] = task
                 done, _ = wait(pending, timeout=_GLANCE, return_when=FIRST_COMPLETED)
                 self._glance()
                 for future in done:
                     if isinstance(future.exception(), _BROKEN):
-                        if alone and not progress.is_set(self.stop):
-                            self._fail(pending[future], _DIED, branches)
+                        task = pending[future]
+                        if alone and isinstance(task, tuple) and not progress.is_set(self.stop):
+                            self._fail(dict.fromkeys(task, _DIED), branches)
                         return False
                     todo.extend(self._finish(pending.pop(future), future, branches))
         except _BROKEN:
@@ -197,62 +196,60 @@ class _Sweep:
             raise
         return True
 
-    def _next(self, todo: deque[Recipe | Trial], workers: int | None) -> Work:
-        """Take from what is to be done: a run, or trials that go well together; or ask first how
-        many do."""
-        if isinstance(todo[0], Recipe):
-            return todo.popleft()
-        room, shared = self._room(todo[0]), kind(todo[0].recipe)
+    def _next(self, todo: deque[Work], workers: int | None) -> Pack | Question:
+        """Take from what is to be done what goes well together; or ask first how much does."""
+        first = todo[0]
+        room, shared = self._room(first), kind(recipe_of(first))
         if room == 1:
             return (todo.popleft(),)
-        alike = [w for w in todo if isinstance(w, Trial) and kind(w.recipe) == shared]
+        alike = [w for w in todo if type(w) is type(first) and kind(recipe_of(w)) == shared]
         if room is not None and workers != 1:
             # A full stack in each worker, or smaller ones for all; one alone refills its own.
             pieces = max(math.ceil(len(alike) / room), min(workers or 1, len(alike) // 2))
             alike = alike[: math.ceil(len(alike) / pieces)]
-        for trial in alike:
-            todo.remove(trial)
+        for work in alike:
+            todo.remove(work)
         return Question(alike) if room is None else tuple(alike)
 
-    def _room(self, trial: Trial) -> int | None:
-        """How many networks like that of a trial share a stack; None: nobody has asked yet."""
-        alone = self.one_by_one or self.stack == 1
-        return 1 if alone else self.rooms.get(kind(trial.recipe))
+    def _room(self, work: Work) -> int | None:
+        """How many networks like that of a run or trial share a stack; None: nobody has asked
+        yet."""
+        by_itself = isinstance(work, Recipe) and self.stack is None and self.place.on_cpu
+        alone = self.one_by_one or self.stack == 1 or by_itself
+        return 1 if alone else self.rooms.get(kind(recipe_of(work)))
 
-    def _submit(self, executor: Executor, work: Work, here: bool) -> Future:
-        if isinstance(work, Recipe):
-            return executor.submit(tasks.train, self.place, work, self.recipes.get(work))
-        if isinstance(work, Question):
-            return executor.submit(tasks.room, self.place, work.trials[0].recipe)
+    def _submit(self, executor: Executor, task: Pack | Question, here: bool) -> Future:
+        if isinstance(task, Question):
+            return executor.submit(tasks.room, self.place, recipe_of(task.waiting[0]))
+        room = self._room(task[0])
+        keep = {work: self.recipes[work] for work in task if work in self.recipes}
         heard = self._hear if here else None
-        return executor.submit(tasks.measure_pack, self.place, work, self._room(work[0]), heard)
+        return executor.submit(tasks.carry_out, self.place, task, room, keep, heard)
 
     def _finish(
-        self, work: Work, future: Future, branches: dict[Recipe, list[Trial]]
-    ) -> list[Trial]:
-        """Note how a task ended; return the trials that can start now."""
+        self, task: Pack | Question, future: Future, branches: dict[Recipe, list[Trial]]
+    ) -> list[Work]:
+        """Note how a task ended; return what can start now."""
         error = future.exception()
-        if isinstance(work, Question):
+        if isinstance(task, Question):
             found = 1 if error is not None else future.result()
             most = found if self.stack is None else min(found, self.stack // 2 * 2)
-            self.rooms[kind(work.trials[0].recipe)] = most
-            return work.trials
-        if error is not None:
-            self._fail(work, one_line(error), branches)
-        if isinstance(work, Recipe):
-            return branches[work] if error is None else []
-        self.failed |= {} if error is not None else future.result()
-        for trial in work:
-            self._reach(trial, trial.recovery_epochs)
-        return []
+            self.rooms[kind(recipe_of(task.waiting[0]))] = most
+            return task.waiting
+        failed = dict.fromkeys(task, one_line(error)) if error is not None else future.result()
+        self._fail(failed, branches)
+        for work in task:
+            if isinstance(work, Trial):
+                self._reach(work, work.recovery_epochs)
+        trained = [work for work in task if isinstance(work, Recipe) and work not in failed]
+        return [trial for recipe in trained for trial in branches[recipe]]
 
-    def _fail(self, work: Work, why: str, branches: dict[Recipe, list[Trial]]) -> None:
-        if isinstance(work, Recipe):
-            self.failed[work] = why
-            why = f"its run could not be trained: {why}"
-            self.failed |= dict.fromkeys(branches[work], why)
-        elif isinstance(work, tuple):
-            self.failed |= dict.fromkeys(work, why)
+    def _fail(self, failed: dict[Work, str], branches: dict[Recipe, list[Trial]]) -> None:
+        self.failed |= failed
+        for work, why in failed.items():
+            if isinstance(work, Recipe):
+                why = f"its run could not be trained: {why}"
+                self.failed |= dict.fromkeys(branches[work], why)
 
     def _hear(self) -> None:
         """Look at the store from time to time, while this process is at work on a pack."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from granet_lab import checks, models
-from granet_lab.experiments import execution, files, pools
+from granet_lab import checks
+from granet_lab.experiments import execution, files, pools, readiness, trainings
 from granet_lab.experiments.background import Job
 from granet_lab.experiments.comparison import COMPARED, compared, comparison
 from granet_lab.experiments.environment import default_device, usable_device
@@ -23,7 +23,6 @@ from granet_lab.experiments.trials import Trial
 from granet_lab.experiments.views import Views
 from granet_lab.experiments.weights import weights
 from granet_lab.sparsity.sparse_training import SparseTraining
-from granet_lab.training import loop
 from granet_lab.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -73,6 +72,8 @@ class Lab(Views):
         """
         files.check_writable(self.path)
         run = self.run(recipe)
+        if not run.finished:
+            readiness.warn([recipe], self.device)
         keep = run.check_epochs(checkpoints)
         done = max(0, len(run.rows()) - 1)
         size = run.checkpoint_bytes() * len(keep) / 1e6
@@ -84,7 +85,7 @@ class Lab(Views):
             disable=not progress or run.finished,
         )
         with bar, telling(run, recipe) as task:
-            for row in run.train(self.device, keep):
+            for row in trainings.train(run, self.device, keep):
                 bar.set_postfix_str(f"test {row['test_acc']:.1f}%", refresh=False)
                 bar.update(max(0, row["epoch"] - bar.n))
                 task.tell(row["epoch"], recipe.epochs)
@@ -115,8 +116,9 @@ class Lab(Views):
             checkpoints: the epochs to keep of runs that are trained first, if not all: see
                 :meth:`train`.
             stack: the most networks that are trained together: see
-                :mod:`granet_lab.training.stacked`. 1 trains each alone, as runs are trained; by
-                default as many as the device does best with. The column ``stacked`` says which.
+                :mod:`granet_lab.training.stacked`. 1 trains each alone. By default as many as the
+                device does best with; runs on a CPU each alone, so that they are the same whoever
+                trains them. The column ``stacked`` says which trials were.
 
         Returns:
             A row for each trial, in their order. ``status`` is "ok", "diverged" (training gave NaN
@@ -130,7 +132,7 @@ class Lab(Views):
         missing = {t.recipe for t in trials if execution.result(self.path, t) is None}
         if missing:
             files.check_writable(self.path)
-        _check(missing, here=executor is None)
+        readiness.check(missing, self.device, here=executor is None)
         checkpoints = None if checkpoints is None else list(checkpoints)
         for one in missing:
             self.run(one).check_epochs(checkpoints)
@@ -159,6 +161,7 @@ class Lab(Views):
         executor: Executor | None = None,
         workers: int | None = None,
         progress: bool = True,
+        stack: int | None = None,
     ) -> pd.DataFrame:
         """Ways of training sparse beside one another, and what each costs.
 
@@ -174,14 +177,16 @@ class Lab(Views):
             executor: see :meth:`measure`.
             workers: see :meth:`measure`.
             progress: whether to show a bar.
+            stack: see :meth:`measure`.
 
         Returns:
             A row for each run: ``dataset``, ``model``, ``method``, ``asked_sparsity``, ``seed``,
             ``sparsity`` (at the end), ``test_acc`` (at the end, in percent), ``inference_flops``
             and ``training_flops`` relative to the dense run, ``exploration``,
             ``initial_sparsity``, ``regrow_fraction`` (0: nothing regrows), ``seconds``,
-            ``epochs`` (of one training), ``status``, ``note``, ``run``. The dense runs are there
-            once, at sparsity 0. ``plots.method_summary`` averages over the seeds, with intervals.
+            ``epochs`` (of one training), ``status``, ``note``, ``run``, ``stacked``. The dense
+            runs are there once, at sparsity 0. ``plots.method_summary`` averages over the seeds,
+            with intervals.
 
         Raises:
             OSError: the folder cannot be written.
@@ -189,15 +194,22 @@ class Lab(Views):
         """
         asked = comparison(recipe, methods, sparsities, seeds)
         recipes = [one.recipe for one in asked]
-        _check(recipes, here=executor is None)
         files.check_writable(self.path)
         missing = [one for one in recipes if not self.run(one).finished]
+        readiness.check(missing, self.device, here=executor is None)
         checkpoints = None if checkpoints is None else list(checkpoints)
         pool = pools.choose(executor, workers, missing, self.device)
         for one in missing:
             self.run(one).check_epochs(checkpoints)
         failed = execution.measure_all(
-            self.path, [], self.device, pool, progress, recipes=missing, keep=checkpoints
+            self.path,
+            [],
+            self.device,
+            pool,
+            progress,
+            recipes=missing,
+            keep=checkpoints,
+            stack=_networks(stack),
         )
         table = compared(asked, {one: self.run(one) for one in recipes}, failed)
         bad = table[table["status"] != "ok"]
@@ -248,7 +260,7 @@ class Lab(Views):
         """
         trials = list(trials)
         files.check_writable(self.path)
-        _check({trial.recipe for trial in trials})
+        readiness.check({trial.recipe for trial in trials}, self.device)
         if processes is None:
             processes = OwnProcesses(pools.worker_count([t.recipe for t in trials], self.device))
         return Job(self.path, trials, self.device, processes, _networks(stack))
@@ -256,23 +268,6 @@ class Lab(Views):
 
 def _networks(stack: int | None) -> int | None:
     return None if stack is None else checks.count("stack", stack, minimum=1)
-
-
-def _check(recipes: Iterable[Recipe], here: bool = True) -> None:
-    """Do nothing if data and networks are there and every schedule fits its run.
-
-    Data are loaded once in this process, so that what has to be downloaded or decoded first is not
-    by every worker; but only if the work is done ``here``, not on somebody's executor. Networks are
-    not built: one that takes its process with it takes a worker.
-    """
-    recipes = list(recipes)
-    if here:
-        for one in {(r.dataset, r.image_size, r.model): r for r in recipes}.values():
-            one.images()
-            models.factory(one.model)
-    for recipe in recipes:
-        if recipe.method.interval is not None or recipe.method.official:
-            loop.plan(recipe, recipe.images())
 
 
 def _warn(table: pd.DataFrame, what: str) -> None:

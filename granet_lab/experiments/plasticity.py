@@ -10,6 +10,7 @@ from granet_lab.datasets import Dataset
 from granet_lab.experiments.environment import device_name
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tidy import answer_columns, trial_columns
+from granet_lab.experiments.trained import train_alone
 from granet_lab.experiments.trials import Trial
 from granet_lab.sparsity import Masks, analysis, prune, regenerate
 from granet_lab.sparsity.criteria import CRITERIA
@@ -44,13 +45,8 @@ def measure_trial(
         ValueError: the run is not trained to its end, or its history is gone.
     """
     one = Measurement(run, trial, device, report)
-    try:
-        state = one.begin()
-        images = trial.recipe.images(device)
-        for row in loop.fit(state, trial.recipe, images, one.until, one.lr, follow=False):
-            one.add(row)
-    except loop.Diverged as diverged:
-        one.diverge(diverged)
+    for _ in train_alone(one, device):
+        pass
     return one.found(stacked=False)
 
 
@@ -65,12 +61,16 @@ class Measurement:
 
     Attributes:
         trial: as given.
+        recipe: the trial's.
         lr: the fixed learning rate; None follows the recipe's schedule.
         until: the epoch at which training ends.
+        follow: the masks stay as pruning and regeneration leave them.
 
     Raises:
         ValueError: the run is not trained to its end, or its history is gone.
     """
+
+    follow = False
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class Measurement:
         device: str = "cpu",
         report: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> None:
+        self.recipe = trial.recipe
         self._run, self.trial, self._device, self._report = run, trial, device, report
         self.lr = trial.learning_rate if trial.lr == "frozen" else None
         self.until = trial.epoch + trial.recovery_epochs

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from granet_lab.datasets import Dataset
 from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.environment import environment
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.sparsity import Masks, analysis
-from granet_lab.training import loop
+from granet_lab.training import loop, stacked
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.state import TrainState
 
@@ -36,6 +37,7 @@ HISTORY = [
     "survival",
     "exploration",
     "training_flops",
+    "stacked",
 ]
 
 
@@ -68,14 +70,17 @@ class Run:
         (``test_``), ``sparsity`` and ``seconds``; connections ``pruned`` by the schedule and
         ``regrown`` in the epoch; ``survival``, the fraction of what one update brought back that
         the next one left in place; ``exploration``, the fraction of the weights that was ever
-        active; ``training_flops`` so far; the sparsity of each layer as
-        ``sparsity/<name of the parameter>``. Runs of earlier versions have NaN or nothing there.
+        active; ``training_flops`` so far; ``stacked``, whether the network was trained in a stack
+        with others; the sparsity of each layer as ``sparsity/<name of the parameter>``. Runs of
+        earlier versions have NaN or nothing there.
         """
         rows = self.rows()
         table = pd.DataFrame(rows)
         flops = table["flops"].cumsum(skipna=False) if "flops" in table else None
         layers = pd.DataFrame([row.get("layers", {}) for row in rows]).add_prefix(LAYER)
-        return table.assign(training_flops=flops).reindex(columns=HISTORY).join(layers)
+        together = table["stacked"].eq(True) if "stacked" in table else False
+        table = table.assign(training_flops=flops, stacked=together)
+        return table.reindex(columns=HISTORY).join(layers)
 
     @property
     def checkpoints(self) -> list[int]:
@@ -120,10 +125,9 @@ class Run:
         else:
             state = loop.new_state(self.recipe, images)
         if state.epoch < epoch:
-            for _ in loop.fit(state, self.recipe, images, until=epoch):
-                pass
+            self._train_again(state, images, epoch)
             if list(self.path.glob(f"checkpoints/{epoch:04d}.safetensors.damaged-*")):
-                checkpoints.write(self.checkpoint_path(epoch), state)
+                self.keep(state)
         return state
 
     def masks(self, epochs: Iterable[int] | None = None) -> dict[int, Masks]:
@@ -161,43 +165,6 @@ class Run:
         found = self.masks(epochs)
         ever = list(analysis.explored(found.values()))
         return pd.Series(ever, pd.Index(found, name="epoch"), float, name="exploration")
-
-    def train(
-        self, device: str = "cpu", keep: Iterable[int] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Train to the end from where the files stop, and yield the rows as they come.
-
-        Args:
-            device: a torch device.
-            keep: epochs of which a checkpoint is kept; by default every one. Those that an
-                earlier call did not keep are made now.
-
-        Yields:
-            Rows of the history, among them those of epochs that are trained once more.
-        """
-        wanted = self.check_epochs(keep)
-        if not (self.path / "recipe.json").exists():
-            self._describe(device)
-        rows = self.rows()
-        missing = sorted(wanted - set(self.checkpoints))
-        if self.finished and (not missing or self.diverged):
-            return
-        first = min([len(rows), *missing]) if not self.finished else missing[0]
-        last = missing[-1] if self.finished else self.recipe.epochs
-        state = self.load(max([e for e in self.checkpoints if e < first], default=0), device)
-        images = self.recipe.images(device)
-        if not rows:
-            start = {"epoch": 0, "seconds": 0.0, "flops": 0.0, **loop.sparseness(state)}
-            start |= loop.evaluate(state, self.recipe, images)
-            self._record(rows, start)
-        self._keep(state, missing)
-        try:
-            for row in loop.fit(state, self.recipe, images, until=last):
-                self._record(rows, row)
-                self._keep(state, missing)
-                yield row
-        except loop.Diverged as diverged:
-            self._record(rows, {"epoch": diverged.epoch, "diverged": str(diverged)})
 
     def rows(self) -> list[dict[str, Any]]:
         """The history as dicts; empty if there is none or it was damaged (and is set aside)."""
@@ -240,14 +207,22 @@ class Run:
             )
         return wanted
 
-    def _describe(self, device: str) -> None:
+    def describe(self, device: str) -> None:
+        """Write down what the run is and where it was begun, unless that is there."""
+        if (self.path / "recipe.json").exists():
+            return
         files.write_json(
             self.path / "recipe.json", {"schema": SCHEMA, "recipe": describe(self.recipe)}
         )
         files.write_json(self.path / "environment.json", environment(device))
 
-    def _record(self, rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
-        """Append a row, unless that epoch is there already; write the file whole."""
+    def record(self, rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+        """Append a row to the history, unless that epoch is there already; write the file whole.
+
+        Args:
+            rows: the history as it was read or written last; is changed.
+            row: of an epoch.
+        """
         if row["epoch"] != len(rows):
             return
         rows.append({k: None if _is_nan(v) else v for k, v in row.items()})
@@ -256,9 +231,18 @@ class Run:
             text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows)
             files.write(self.path / "history.jsonl", text.encode())
 
-    def _keep(self, state: TrainState, missing: list[int]) -> None:
-        if state.epoch in missing:
-            checkpoints.write(self.checkpoint_path(state.epoch), state)
+    def keep(self, state: TrainState) -> None:
+        """Write a checkpoint."""
+        checkpoints.write(self.checkpoint_path(state.epoch), state)
+
+    def _train_again(self, state: TrainState, images: Dataset, until: int) -> None:
+        """Train on, each epoch as it was trained the first time: in a stack or alone."""
+        rows = self.rows()
+        while state.epoch < until:
+            known = rows[state.epoch + 1] if state.epoch + 1 < len(rows) else {}
+            fit = stacked.fit if known.get("stacked") else loop.fit
+            for _ in fit(state, self.recipe, images, until=state.epoch + 1):
+                pass
 
 
 def _word(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,23 @@ from granet_lab.datasets import AUGMENTATIONS, DATASETS
 from granet_lab.experiments import files
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
-from granet_lab.experiments.plasticity import Measurement, measure_trial
-from granet_lab.experiments.progress import Stopped, Task, telling
-from granet_lab.experiments.stacks import measure_together
+from granet_lab.experiments.plasticity import Measurement
+from granet_lab.experiments.progress import Stopped, Task
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.trained import train_alone, train_together
+from granet_lab.experiments.trainings import Training
 from granet_lab.experiments.trials import Trial
 from granet_lab.models import MODELS
 from granet_lab.registry import Registry
 from granet_lab.sparsity import allocation, criteria, regrowths
 from granet_lab.training import stackable
+from granet_lab.training.arithmetic import threads
 from granet_lab.training.recipe import Recipe
+
+# A run to train, or a trial to measure.
+Work = Recipe | Trial
+# Of the checkpoints that are kept; None: all.
+Epochs = tuple[int, ...] | None
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +54,11 @@ class Place:
     definitions: bytes
     stop: Path | None = None
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether that is where networks are trained."""
+        return torch.device(self.device).type == "cpu"
+
 
 def result(root: Path, trial: Trial) -> dict | None:
     """What the store knows of a trial: its file's contents, None if it is not measured.
@@ -63,64 +75,44 @@ def result(root: Path, trial: Trial) -> dict | None:
         return None
 
 
-def train(place: Place, recipe: Recipe, keep: tuple[int, ...] | None) -> None:
-    """Train what is left of a run."""
-    _define(place.definitions)
-    with contextlib.suppress(Stopped):
-        run = Run(place.root, recipe)
-        with telling(run, recipe, place.stop) as task:
-            task.tell(max(0, len(run.rows()) - 1), recipe.epochs)
-            for row in run.train(place.device, keep):
-                task.tell(row["epoch"], recipe.epochs)
-
-
 def room(place: Place, recipe: Recipe) -> int:
     """How many networks of a recipe should be trained at once."""
     _define(place.definitions)
     return stackable.room(recipe, place.device)
 
 
-def measure(place: Place, trial: Trial) -> None:
-    """Measure a trial by itself, unless another sweep of the same trials was faster."""
-    _define(place.definitions)
-    if result(place.root, trial) is not None:
-        return
-    run, of = Run(place.root, trial.recipe), trial.recovery_epochs
-    with contextlib.suppress(Stopped), telling(run, trial, place.stop) as task:
-        task.tell(0, of)
-        found = measure_trial(
-            run, trial, place.device, lambda curve: task.tell(len(curve) - 1, of, curve)
-        )
-        _save(run, trial, found)
-
-
-def measure_pack(
+def carry_out(
     place: Place,
-    trials: Sequence[Trial],
+    pack: Sequence[Work],
     networks: int,
+    keep: Mapping[Recipe, Epochs],
     heard: Callable[[], None] | None = None,
-) -> dict[Trial, str]:
-    """Measure trials in stacks of so many networks.
+) -> dict[Work, str]:
+    """Train runs, or measure trials, in stacks of so many networks.
+
+    What another sweep has done meanwhile is not done again.
 
     Args:
         place: where.
-        trials: of one kind.
-        networks: an even number.
+        pack: of one kind.
+        networks: an even number; 1: each alone.
+        keep: of runs the epochs whose checkpoints are kept, if not all.
         heard: is called now and then, as things go on.
 
     Returns:
-        Those that could not be measured, and why.
+        What could not be done, and why.
     """
     _define(place.definitions)
-    failed: dict[Trial, str] = {}
-    left = list(trials)
-    with contextlib.suppress(Stopped):
-        while left := [t for t in left if t not in failed and result(place.root, t) is None]:
+    failed: dict[Work, str] = {}
+    left = list(pack)
+    with contextlib.suppress(Stopped), threads(recipe_of(pack[0]).threads):
+        while left := [w for w in left if w not in failed and not done(place.root, w)]:
             if networks < 2:
-                _measure_alone(place, left, failed)
+                for work in left:
+                    _alone(place, work, keep, heard, failed)
                 break
             try:
-                _measure_stacked(place, left, networks, heard, failed)
+                _together(place, left, networks, keep, heard, failed)
             except Stopped:
                 raise
             except Exception as error:
@@ -131,62 +123,94 @@ def measure_pack(
     return failed
 
 
-def _measure_alone(place: Place, trials: Sequence[Trial], failed: dict[Trial, str]) -> None:
-    for trial in trials:
-        try:
-            measure(place, trial)
-        except Exception as error:
-            failed[trial] = one_line(error)
+def recipe_of(work: Work) -> Recipe:
+    """The recipe of the run that is trained, or that a trial branches from."""
+    return work.recipe if isinstance(work, Trial) else work
 
 
-def _measure_stacked(
+def done(root: Path, work: Work) -> bool:
+    """Whether the store has it."""
+    if isinstance(work, Trial):
+        return result(root, work) is not None
+    return Run(root, work).finished
+
+
+def _alone(
     place: Place,
-    trials: Sequence[Trial],
-    networks: int,
+    work: Work,
+    keep: Mapping[Recipe, Epochs],
     heard: Callable[[], None] | None,
-    failed: dict[Trial, str],
+    failed: dict[Work, str],
+) -> None:
+    try:
+        with _asked(place, work, keep, heard) as one:
+            for _ in train_alone(one, place.device):
+                pass
+            _save(place, one, stacked=False)
+    except Stopped:
+        raise
+    except Exception as error:
+        failed[work] = one_line(error)
+
+
+def _together(
+    place: Place,
+    works: Sequence[Work],
+    networks: int,
+    keep: Mapping[Recipe, Epochs],
+    heard: Callable[[], None] | None,
+    failed: dict[Work, str],
 ) -> None:
     with contextlib.ExitStack() as told:
-        asked = []
-        for trial in trials:
-            run = Run(place.root, trial.recipe)
-            tell = told.enter_context(_telling(run, trial, place.stop, heard))
+        asked: dict[Measurement | Training, Work] = {}
+        for work in works:
             try:
-                asked.append(Measurement(run, trial, place.device, tell))
+                asked[told.enter_context(_asked(place, work, keep, heard))] = work
             except Exception as error:
-                failed[trial] = one_line(error)
-        for one, error in measure_together(asked, networks, place.device):
+                failed[work] = one_line(error)
+        for one, error in train_together(asked, networks, place.device):
             if error is not None:
-                failed[one.trial] = one_line(error)
+                failed[asked[one]] = one_line(error)
             else:
-                _save(Run(place.root, one.trial.recipe), one.trial, one.found(stacked=True))
+                _save(place, one, stacked=True)
 
 
 @contextlib.contextmanager
-def _telling(
-    run: Run, trial: Trial, stop: Path | None, heard: Callable[[], None] | None
-) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
-    """What is done with a trial's curve as it grows; its note is there from the first time to the
-    last."""
-    task = Task(run, trial, stop)
+def _asked(
+    place: Place,
+    work: Work,
+    keep: Mapping[Recipe, Epochs],
+    heard: Callable[[], None] | None,
+) -> Iterator[Measurement | Training]:
+    """A run or a trial, not begun; its note is there from the first time that it tells of itself
+    to the last."""
+    trial, run = isinstance(work, Trial), Run(place.root, recipe_of(work))
+    of = work.recovery_epochs if trial else work.epochs
+    task = Task(run, work, place.stop)
 
-    def tell(curve: list[dict[str, Any]]) -> None:
-        done = len(curve) - 1
-        task.tell(done, trial.recovery_epochs, curve)
-        if done == trial.recovery_epochs:
+    def tell(done: int, curve: list[dict[str, Any]] = ()) -> None:
+        task.tell(done, of, curve)
+        if done == of:
             task.end()
         if heard is not None:
             heard()
 
     try:
-        yield tell
+        if trial:
+            yield Measurement(run, work, place.device, lambda curve: tell(len(curve) - 1, curve))
+        else:
+            yield Training(run, place.device, keep.get(work), lambda row: tell(row["epoch"]))
     finally:
         task.end()
 
 
-def _save(run: Run, trial: Trial, found: dict[str, Any]) -> None:
-    path = run.trial_path(identity(trial))
-    files.write_json(path, {"schema": SCHEMA, "trial": describe(trial), **found})
+def _save(place: Place, one: Measurement | Training, stacked: bool) -> None:
+    """Write a trial down; a run writes itself as it goes on."""
+    if isinstance(one, Training):
+        return
+    path = Run(place.root, one.recipe).trial_path(identity(one.trial))
+    found = one.found(stacked)
+    files.write_json(path, {"schema": SCHEMA, "trial": describe(one.trial), **found})
 
 
 _SHIPPED: dict[str, Registry] = {

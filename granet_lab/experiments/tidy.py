@@ -48,6 +48,7 @@ COLUMNS = [
     "reestimate_batchnorm",
     "regrown_survival",
     "stacked",
+    "precision",
 ]
 
 
@@ -77,6 +78,7 @@ def trial_columns(trial: Trial) -> dict[str, Any]:
         "layers": pruning.layers,
         "dense": pruning.dense,
         "reestimate_batchnorm": trial.reestimate_batchnorm,
+        "precision": recipe.precision,
     }
 
 

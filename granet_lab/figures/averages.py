@@ -27,6 +27,7 @@ SETTINGS = (
     "recovery_epochs",
     "epochs",
     "milestones",
+    "precision",
 )
 
 _CURE = "select one"

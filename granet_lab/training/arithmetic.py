@@ -41,6 +41,15 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
+def emulated(recipe: Recipe, device: str) -> bool:
+    """Whether a processor has no instructions for the recipe's bfloat16: it takes several times as
+    long as float32 then."""
+    if recipe.precision != "bf16" or torch.device(device).type != "cpu":
+        return False
+    able = torch.cpu.get_capabilities()
+    return able["architecture"] == "x86_64" and not able["avx512_bw"]
+
+
 @contextmanager
 def _multiplied(way: str) -> Iterator[None]:
     """How a GPU multiplies float32 values inside the block: "ieee" or "tf32"."""

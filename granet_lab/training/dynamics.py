@@ -66,6 +66,11 @@ class Dynamics:
         """Whether the masks change after the step that comes next."""
         return self._plan.due(self._state.step + 1)
 
+    @property
+    def salient(self) -> bool:
+        """Whether each step chooses by its own gradient which weights get it."""
+        return self._plan.method.salient and self._state.step < self._plan.stop
+
     def before(self, batch: Batch, factors: Factors) -> Factors:
         """Between the gradient of a batch and the optimizer's step: the factors of that step."""
         state, plan = self._state, self._plan
@@ -73,7 +78,7 @@ class Dynamics:
         if self.due():
             noted = {name: gradient.clone() for name, gradient in _gradients(state).items()}
             self._noted = batch, noted
-        if not plan.method.salient or state.step >= plan.stop:
+        if not self.salient:
             return factors
         count = state.masks.total - round(plan.method.final_sparsity * state.masks.total)
         weights, gradients = prunable(state.model), _gradients(state)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from granet_lab.sparsity import Masks
 from granet_lab.training.state import TrainState
 
 
@@ -74,8 +74,8 @@ class Lanes:
         for buffer in self.buffers.values():
             buffer[place] = 0
 
-    def mask(self, place: int, masks: Masks) -> None:
-        """Take over the masks of a lane."""
+    def mask(self, place: int, masks: Mapping[str, Tensor]) -> None:
+        """Let the gradient of a lane through where its masks, by parameter, are one."""
         factors = self.blocks(self._factors)
         for name, mask in masks.items():
             factors[name][place] = mask

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from granet_lab.datasets import Dataset, Split
 from granet_lab.models import build
+from granet_lab.sparsity import prunable
 from granet_lab.sparsity.context import Batch
 from granet_lab.training import loop
 from granet_lab.training.arithmetic import arithmetic
@@ -89,6 +90,7 @@ class Stack:
         self.width = width
         self._recipe, self._data = recipe, data
         self._places: list[Lane | None] = [None] * width
+        self._lost: dict[Lane, Diverged] = {}
         network = build(recipe.model, data.input_shape, data.classes, seed=0)
         self._memory = Lanes(network, width, data.device, recipe.momentum, recipe.nesterov)
         self._networks = Networks(network, self._memory, recipe)
@@ -140,6 +142,7 @@ class Stack:
             ``seconds`` is its share of the time; or how it diverged.
         """
         started = time.perf_counter()
+        self._lost = {}
         rates = {lane: self._begin_epoch(place, lane) for place, lane in self._occupied()}
         with arithmetic(self._recipe, self._data.device):
             trained = self._train()
@@ -149,8 +152,8 @@ class Stack:
         for place, lane in self._occupied():
             state, row = lane.state, trained[place]
             state.epoch += 1
-            if not math.isfinite(row["train_loss"]):
-                found[lane] = Diverged(state.epoch, row["train_loss"])
+            if lane in self._lost or not math.isfinite(row["train_loss"]):
+                found[lane] = self._lost.get(lane) or Diverged(state.epoch, row["train_loss"])
                 continue
             row = {"epoch": state.epoch, "lr": rates[lane]} | row | evaluated[place]
             row["sparsity"] = state.masks.sparsity
@@ -179,7 +182,8 @@ class Stack:
     def _begin_epoch(self, place: int, lane: Lane) -> float:
         """What a lane's method asks for before an epoch; the learning rate of the epoch."""
         if lane.dynamics is not None:
-            loop.begin_epoch(lane.state, lane.recipe, self._data)
+            with self._found_out(lane):
+                loop.begin_epoch(lane.state, lane.recipe, self._data)
             lane.dynamics.begin_epoch()
             self._memory.mask(place, lane.state.masks)
         self._memory.rate(place, lane.rate)
@@ -212,18 +216,36 @@ class Stack:
     def _step(self, batches: Sequence[Batch], gradient: Tensor) -> None:
         """A step of SGD in every lane; then the masks of those whose turn it is."""
         due = []
-        for place, lane in self._occupied():
-            if lane.dynamics is not None:
-                blocks = self._memory.blocks(gradient) if lane.dynamics.due() else {}
-                with _shown(lane.state, {name: block[place] for name, block in blocks.items()}):
-                    lane.dynamics.before(batches[place], [])
-                due += [(place, lane)] if blocks else []
+        for place, lane in self._following():
+            dynamics, is_due = lane.dynamics, lane.dynamics.due()
+            blocks = self._memory.blocks(gradient) if is_due or dynamics.salient else {}
+            with _shown(lane.state, {name: block[place] for name, block in blocks.items()}):
+                chosen = dynamics.before(batches[place], [])
+            if chosen:
+                names = prunable(lane.state.model)
+                self._memory.mask(place, {n: f for n, (_, f) in zip(names, chosen, strict=True)})
+            due += [(place, lane)] if is_due else []
         self._memory.step(gradient)
-        for _, lane in self._occupied():
+        for lane in self.lanes:
             lane.state.step += 1
         for place, lane in due:
-            lane.dynamics.after([])
-            self._memory.mask(place, lane.state.masks)
+            with self._found_out(lane):
+                lane.dynamics.after([])
+                self._memory.mask(place, lane.state.masks)
+
+    def _following(self) -> Iterator[tuple[int, Lane]]:
+        """Those whose masks change as their methods say."""
+        for place, lane in self._occupied():
+            if lane.dynamics is not None and lane not in self._lost:
+                yield place, lane
+
+    @contextmanager
+    def _found_out(self, lane: Lane) -> Iterator[None]:
+        """If a lane's weights cannot be ranked any more, the others go on without it."""
+        try:
+            yield
+        except Diverged as diverged:
+            self._lost[lane] = diverged
 
     def _evaluate(self) -> list[dict[str, float]]:
         """Losses and accuracies on the validation and test splits in every place."""
@@ -243,6 +265,26 @@ class Stack:
             told.append(sums.clone())
         losses, hits = torch.stack(told).cpu().double().sum(0).tolist()
         return list(zip(losses, hits, strict=True))
+
+
+def fit(state: TrainState, recipe: Recipe, data: Dataset, until: int) -> Iterator[dict[str, Any]]:
+    """As :func:`granet_lab.training.loop.fit`, but as a lane of a stack: on a CPU bit for bit as
+    in any other stack.
+
+    Raises:
+        Diverged: the training loss of an epoch is not finite.
+        ValueError: the run is too short for the method's schedule.
+    """
+    stack = Stack(recipe, data, 2)
+    lane = stack.enter(state, recipe)
+    try:
+        while state.epoch < until:
+            row = stack.train_epoch()[lane]
+            if isinstance(row, Diverged):
+                raise row
+            yield row
+    finally:
+        stack.leave(lane)
 
 
 @contextmanager

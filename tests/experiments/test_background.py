@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 import granet_lab as gl
-from granet_lab.experiments import background, files, progress
+from granet_lab.experiments import background, files, progress, trainings
 from granet_lab.experiments.pools import OwnProcesses
 from granet_lab.models import MODELS
 from granet_lab.sparsity.criteria import CRITERIA
@@ -499,7 +499,7 @@ def test_epochs_left_are_those_of_runs_and_trials_less_what_their_notes_tell(lab
         path = progress.note_path(run, trial)
         path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 4194999'))
         assert background.epochs_left(lab.path, free) == 4 * 2
-    next(lab.run(asked(seed=1)[0].recipe).train())
+    next(trainings.train(lab.run(asked(seed=1)[0].recipe)))
     assert background.epochs_left(lab.path, asked(seed=[0, 1])) == 4 * 2 + 3 + 4 * 2
 
 

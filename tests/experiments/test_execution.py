@@ -173,10 +173,9 @@ def test_what_another_sweep_has_measured_meanwhile_is_not_measured_again(lab, re
         """Begins so late that another sweep has done the second."""
 
         def submit(self, fn, /, *args, **kwargs):
-            if fn is tasks.measure_pack and tasks.result(lab.path, second) is None:
+            if fn is tasks.carry_out and tasks.result(lab.path, second) is None:
                 lab.measure([second], workers=1, progress=False)
                 monkeypatch.setattr(tasks, "Measurement", only_the_first)
-                monkeypatch.setattr(tasks, "measure_trial", None)
             future = Future()
             future.set_result(fn(*args, **kwargs))
             return future
@@ -335,7 +334,7 @@ def test_the_pool_is_not_asked_for_what_cannot_start_yet(lab, recipe):
             return future
 
     lab.measure(asked(recipe)[:2], executor=Notes(), progress=False)
-    assert order == ["train", "room", "measure_pack"]
+    assert order == ["carry_out", "room", "carry_out"]
     order.clear()
     lab.measure(asked(recipe)[2:4], executor=Notes(), progress=False, stack=1)
-    assert order == ["measure_pack", "measure_pack"]
+    assert order == ["carry_out", "carry_out"]

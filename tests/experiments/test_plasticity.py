@@ -7,6 +7,7 @@ import granet_lab as gl
 from granet_lab import datasets
 from granet_lab.experiments.plasticity import measure_trial, operate_, prune_once, sparsities
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.trainings import train
 from granet_lab.sparsity import prunable
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.regrowths import REGROWTHS
@@ -242,7 +243,7 @@ def test_a_run_that_is_not_finished_has_nothing_to_compare_with(tmp_path, recipe
     run = Run(tmp_path, recipe)
     with pytest.raises(ValueError, match=r"0 of .* epochs.* is not trained to its end"):
         measure_trial(run, trial(recipe, 1, 0.9))
-    next(run.train())
+    next(train(run))
     with pytest.raises(ValueError, match=r"1 of .* epochs.* is not trained to its end"):
         measure_trial(run, trial(recipe, 1, 0.9))
 

@@ -11,6 +11,7 @@ from granet_lab.experiments import files
 from granet_lab.experiments.execution import result
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.results import Results
+from granet_lab.experiments.trainings import train
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_what_is_measured_is_found_as_it_was_written(lab, results, recipe, trial
 
 
 def test_a_run_in_training_is_followed_epoch_by_epoch(lab, results, recipe):
-    for row in lab.run(recipe).train():
+    for row in train(lab.run(recipe)):
         assert results.refresh([recipe])
         assert len(results.history(recipe)) == row["epoch"] + 1
         assert results.version == row["epoch"]

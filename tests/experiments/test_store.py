@@ -8,6 +8,7 @@ import torch
 
 import granet_lab as gl
 from granet_lab.experiments import checkpoints
+from granet_lab.experiments.trainings import train
 from granet_lab.sparsity.methods import METHODS
 
 TRAIN = """
@@ -52,7 +53,7 @@ def other(tmp_path):
 def interrupted(lab, recipe, epochs):
     """A run that stopped for good after some epochs."""
     run = lab.run(recipe)
-    rows = run.train()
+    rows = train(run)
     for _ in range(epochs):
         next(rows)
     rows.close()
@@ -162,7 +163,7 @@ def test_a_damaged_history_is_set_aside_and_made_again(lab, recipe, caplog):
 
 def test_a_longer_history_is_never_shortened(lab, recipe):
     slow = lab.run(recipe)
-    rows = slow.train()
+    rows = train(slow)
     next(rows)
     lab.train(recipe, progress=False)
     next(rows)
@@ -184,7 +185,7 @@ def test_divergence_is_recorded_and_the_run_is_not_trained_twice(lab, recipe, ca
     assert "diverged" in run.diverged
     assert run.finished
     assert "diverged" in caplog.text
-    rows = list(run.train())
+    rows = list(train(run))
     assert rows == []
 
 

@@ -23,6 +23,7 @@ PLAIN = {
 }
 # Fields that tables of earlier versions do not have.
 LATER = {"regrow_scope": "layer", "layers": "*", "dense": "", "reestimate_batchnorm": False}
+LATER |= {"precision": "fp32"}
 
 
 def framed(rows, columns=None):

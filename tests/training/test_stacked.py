@@ -8,7 +8,7 @@ import granet_lab as gl
 from granet_lab import datasets
 from granet_lab.training import loop
 from granet_lab.training.recipe import under
-from granet_lab.training.stacked import Stack, kind
+from granet_lab.training.stacked import Stack, fit, kind
 from granet_lab.training.state import Diverged
 
 DIGITS = datasets.load("digits")
@@ -116,6 +116,60 @@ def test_a_lane_does_not_depend_on_what_else_is_in_the_stack(model):
         assert equal(every[i], few[i])
     assert without_seconds(rows[asked[0]]) == without_seconds(alone[asked[0]])
     assert equal(every[0], lone[0])
+
+
+def test_each_step_of_a_lane_may_choose_which_weights_get_their_gradient():
+    asked = recipes(model="mlp", train_size=100)[:2]
+    asked[1] = replace(asked[1], method=gl.methods.gsm(0.9))
+    alone, together = state_of(asked[1]), state_of(asked[1])
+    rows = list(loop.fit(alone, asked[1], DIGITS, 8))
+    found = stacked([state_of(asked[0]), together], asked, 2, epochs=8)[asked[1]]
+    assert [row["sparsity"] for row in found] == [row["sparsity"] for row in rows]
+    assert found[0]["train_loss"] == pytest.approx(rows[0]["train_loss"], rel=1e-4)
+    assert [row["test_acc"] for row in found] == pytest.approx(
+        [row["test_acc"] for row in rows], abs=1.5
+    )
+    for name, mask in together.masks.items():
+        weight = together.model.get_parameter(name)
+        assert not weight[~mask].any()
+
+
+@pytest.mark.parametrize("name", ["granet", "lottery"])
+def test_a_lane_that_can_no_longer_be_ranked_has_diverged_and_the_others_go_on(name):
+    base = gl.recipes.digits(model="mlp", epochs=2, milestones=(), train_size=200)
+    method = gl.methods.granet(0.9, interval=2)
+    if name == "lottery":
+        rounds = gl.methods.lottery(0.8).rounds
+        method = gl.methods.lottery(0.8, rounds=replace(rounds, cycle=2, rewind=1))
+    asked = under(base, method), replace(base, seed=1)
+    states = [state_of(recipe) for recipe in asked]
+    alone = state_of(asked[1])
+    expected = stacked([alone], asked[1:], 2, epochs=1)[asked[1]]
+    if name == "lottery":
+        states[0].epoch = 2  # a round begins
+    with torch.no_grad():
+        next(states[0].model.parameters()).fill_(float("inf"))
+    stack = Stack(asked[0], DIGITS, 2)
+    lanes = [stack.enter(*pair) for pair in zip(states, asked, strict=True)]
+    rows = stack.train_epoch()
+    assert isinstance(rows[lanes[0]], Diverged)
+    assert rows[lanes[0]].epoch == (3 if name == "lottery" else 1)
+    assert without_seconds([rows[lanes[1]]]) == without_seconds(expected)
+    assert equal(states[1], alone)
+
+
+def test_fit_is_a_lane_like_any_other():
+    asked = recipes()[2:4]
+    states = [state_of(recipe) for recipe in asked]
+    rows = stacked(states, asked, 4)
+    lone = state_of(asked[0])
+    found = list(fit(lone, asked[0], DIGITS, 2))
+    assert without_seconds(found) == without_seconds(rows[asked[0]])
+    assert equal(lone, states[0])
+    with torch.no_grad():
+        next(lone.model.parameters()).fill_(float("nan"))
+    with pytest.raises(Diverged):
+        list(fit(lone, asked[0], DIGITS, 4))
 
 
 def test_inactive_weights_stay_exactly_zero():

@@ -1,0 +1,100 @@
+"""A run on its way: from where its files stop to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from granet_lab.experiments.store import Run
+from granet_lab.experiments.trained import train_alone
+from granet_lab.training import loop
+from granet_lab.training.recipe import Recipe
+from granet_lab.training.state import Diverged, TrainState
+
+
+class Training:
+    """What is left of a run.
+
+    Args:
+        run: where its history and checkpoints are kept.
+        device: a torch device.
+        keep: epochs of which a checkpoint is kept; by default every one. Those that an earlier
+            training did not keep are made as this one begins.
+        report: is called with the last row of the history that is there, and with each that comes.
+
+    Attributes:
+        recipe: the run's.
+        until: the epoch at which training ends: its last.
+        lr: None: the learning rate follows the recipe's schedule.
+        follow: the masks change as the recipe's method says.
+
+    Raises:
+        ValueError: an epoch that the run does not have.
+    """
+
+    lr: float | None = None
+    follow = True
+
+    def __init__(
+        self,
+        run: Run,
+        device: str = "cpu",
+        keep: Iterable[int] | None = None,
+        report: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.recipe: Recipe = run.recipe
+        self.until = run.recipe.epochs
+        self._run, self._device, self._report = run, device, report
+        self._rows = run.rows()
+        self._missing = run.check_epochs(keep) - set(run.checkpoints)
+        self._state: TrainState | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to train, or a checkpoint to make."""
+        run = self._run
+        return not run.finished or (bool(self._missing) and not run.diverged)
+
+    def begin(self) -> TrainState:
+        """The network as it was at the last epoch that the history has."""
+        run, rows = self._run, self._rows
+        run.describe(self._device)
+        for epoch in sorted(e for e in self._missing if e < len(rows)):
+            run.keep(run.load(epoch, self._device))
+        state = self._state = run.load(max(0, len(rows) - 1), self._device)
+        if not rows:
+            row = {"epoch": 0, "seconds": 0.0, "flops": 0.0, **loop.sparseness(state)}
+            self.add(row | loop.evaluate(state, self.recipe, self.recipe.images(self._device)))
+        else:
+            self._tell(rows[-1])
+        return state
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take note of an epoch, a row of :func:`granet_lab.training.loop.fit`."""
+        self._run.record(self._rows, row)
+        if self._state.epoch in self._missing:
+            self._run.keep(self._state)
+        self._tell(row)
+
+    def diverge(self, diverged: Diverged) -> None:
+        """Take note that there is nothing more to come."""
+        self._run.record(self._rows, {"epoch": diverged.epoch, "diverged": str(diverged)})
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        if self._report is not None:
+            self._report(row)
+
+
+def train(
+    run: Run, device: str = "cpu", keep: Iterable[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Train what is left of a run, its network alone, and yield the rows as they come.
+
+    Args:
+        run: the run.
+        device: a torch device.
+        keep: see :class:`Training`.
+    """
+    training = Training(run, device, keep)
+    if training.needed:
+        yield from train_alone(training, device)
