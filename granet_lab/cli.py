@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -252,6 +253,35 @@ def reproduce(
         print(carry_out(place, asked, out or Path("data/reports") / name, workers))
 
 
+def profile(
+    recipe: tyro.conf.Positional[str] = "digits",
+    *,
+    networks: int = 1,
+    steps: int = 10,
+    settings: Settings = (),
+    device: str | None = None,
+) -> None:
+    """Print where the time of a training step goes, beside what the device could do.
+
+    Example: granet-lab profile digits --networks 16
+
+    Args:
+        recipe: Name of a recipe.
+        networks: 1, or an even number of networks that share a stack.
+        steps: How many are timed, again and again.
+        settings: Other values for fields of the recipe.
+        device: A torch device; by default the GPU if there is one.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler talks of itself
+    from granet_lab.experiments.environment import default_device, hardware, usable_device
+    from granet_lab.training import profiling
+
+    place = default_device() if device is None else usable_device(device)
+    (base,) = typed.recipes(recipe, settings)
+    print(f"{recipe}; {hardware(place)}\n")
+    print(profiling.profile(base, place, networks, steps))
+
+
 def plot(
     table: tyro.conf.Positional[Path],
     *,
@@ -315,7 +345,8 @@ def demo(
 
 def main() -> None:
     """A laboratory for pruning plasticity: prune a network at any epoch, see what comes back."""
-    commands = {f.__name__: f for f in (demo, train, measure, compare, reproduce, plot, runs)}
+    verbs = (demo, train, measure, compare, reproduce, plot, runs, profile)
+    commands = {verb.__name__: verb for verb in verbs}
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.captureWarnings(True)
     try:

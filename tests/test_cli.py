@@ -15,6 +15,7 @@ from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.regrowths import REGROWTHS
 
 VERBS = (cli.demo, cli.train, cli.measure, cli.compare, cli.reproduce, cli.plot, cli.runs)
+VERBS += (cli.profile,)
 COMMANDS = {f.__name__: f for f in VERBS}
 every_command = pytest.mark.parametrize("command", COMMANDS)
 TINY = ("--set", "model=mlp", "epochs=2", "milestones=()", "train_size=100")
@@ -466,3 +467,13 @@ def test_runs_lists_what_the_lab_holds(run):
 def test_runs_says_that_a_lab_is_empty(run, tmp_path):
     (tmp_path / "lab").mkdir()
     assert run("runs", "--lab", "lab") == (0, "lab holds no runs yet\n", "")
+
+
+@pytest.mark.parametrize("networks", [(), ("--networks", "4")], ids=["alone", "stacked"])
+def test_profile_says_where_a_step_goes(run, networks):
+    code, out, err = run("profile", "digits", *TINY, "--steps", "1", *networks, "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert re.match(r"digits; .+\n\nA step of (a network|4 networks in a stack), 50 images", out)
+    assert re.search(r"linear layers +\d+\.\d\d ms +\d+%", out)
+    assert "An epoch: 2 steps" in out
+    assert out.endswith("of what a step takes.\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,22 @@ def _gradients(state: TrainState) -> Weights:
         name: torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
         for name, weight in prunable(state.model).items()
     }
+
+
+@contextmanager
+def shown(state: TrainState, gradients: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the network's parameters have these gradients inside the block."""
+    if not gradients:
+        yield
+        return
+    parameters = dict(state.model.named_parameters())
+    for name, gradient in gradients.items():
+        parameters[name].grad = gradient
+    try:
+        yield
+    finally:
+        for name in gradients:
+            parameters[name].grad = None
 
 
 class Dynamics:

@@ -140,6 +140,7 @@ def fit(
     until: int,
     lr: float | None = None,
     follow: bool = True,
+    record: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Train on to epoch ``until``, in place, and report each epoch as it ends.
 
@@ -150,6 +151,7 @@ def fit(
         until: epochs done at the end.
         lr: a fixed learning rate; None follows the recipe's schedule.
         follow: whether the masks change as the recipe's method says; else they stay.
+        record: whether a GPU may repeat the step from a recording.
 
     Yields:
         One row an epoch: ``epoch`` (done), ``lr``, ``train_loss``, ``train_acc``, ``val_loss``,
@@ -163,7 +165,8 @@ def fit(
     """
     changes = dynamics(state, recipe, data) if follow else None
     step = functools.partial(learn, state.model, recipe)
-    step = recorded(step, data.device, state.model.buffers())
+    if record:
+        step = recorded(step, data.device, state.model.buffers())
     while state.epoch < until:
         started = time.perf_counter()
         if changes is not None:

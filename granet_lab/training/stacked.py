@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from granet_lab.sparsity import prunable
 from granet_lab.sparsity.context import Batch
 from granet_lab.training import loop
 from granet_lab.training.arithmetic import arithmetic
-from granet_lab.training.dynamics import Dynamics
+from granet_lab.training.dynamics import Dynamics, shown
 from granet_lab.training.lanes import Lanes
 from granet_lab.training.networks import Networks, side_by_side
 from granet_lab.training.recipe import Recipe, learning_rate
@@ -79,12 +79,13 @@ class Stack:
         data: on the device where they are trained.
         width: for how many there is room, an even number: a CPU takes several channels at a time,
             and rounds differently what is left over; one network alone differently again.
+        record: whether a GPU may repeat the step from a recording.
 
     Raises:
         ValueError: an odd width, or none.
     """
 
-    def __init__(self, recipe: Recipe, data: Dataset, width: int) -> None:
+    def __init__(self, recipe: Recipe, data: Dataset, width: int, record: bool = True) -> None:
         if width < 2 or width % 2:
             raise ValueError(f"width must be an even number of networks, not {width}")
         self.width = width
@@ -94,9 +95,10 @@ class Stack:
         network = build(recipe.model, data.input_shape, data.classes, seed=0)
         self._memory = Lanes(network, width, data.device, recipe.momentum, recipe.nesterov)
         self._networks = Networks(network, self._memory, recipe)
-        changed = self._memory.buffers.values()
-        self._learn = recorded(self._networks.gradient, data.device, changed)
-        self._judge = recorded(self._networks.judge, data.device)
+        self._learn, self._judge = self._networks.gradient, self._networks.judge
+        if record:
+            self._learn = recorded(self._learn, data.device, self._memory.buffers.values())
+            self._judge = recorded(self._judge, data.device)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -146,7 +148,7 @@ class Stack:
         rates = {lane: self._begin_epoch(place, lane) for place, lane in self._occupied()}
         with arithmetic(self._recipe, self._data.device):
             trained = self._train()
-            evaluated = self._evaluate()
+        evaluated = self.evaluate()
         seconds = (time.perf_counter() - started) / max(1, len(rates))
         found: dict[Lane, dict[str, Any] | Diverged] = {}
         for place, lane in self._occupied():
@@ -161,6 +163,17 @@ class Stack:
                 row |= loop.sparseness(state) | {"flops": lane.dynamics.flops()}
             found[lane] = row | {"seconds": seconds}
         return found
+
+    def evaluate(self) -> list[dict[str, float]]:
+        """Losses and accuracies in percent on the validation and test splits, in every place."""
+        self._networks.train(False)
+        rows: list[dict[str, float]] = [{} for _ in self._places]
+        with arithmetic(self._recipe, self._data.device):
+            for name, split in (("val", self._data.validation), ("test", self._data.test)):
+                for row, (loss, hits) in zip(rows, self._evaluate_split(split), strict=True):
+                    row[f"{name}_loss"] = loss / len(split)
+                    row[f"{name}_acc"] = 100 * hits / len(split)
+        return rows
 
     def gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Those of the mean loss of each lane on a batch of its own.
@@ -219,7 +232,7 @@ class Stack:
         for place, lane in self._following():
             dynamics, is_due = lane.dynamics, lane.dynamics.due()
             blocks = self._memory.blocks(gradient) if is_due or dynamics.salient else {}
-            with _shown(lane.state, {name: block[place] for name, block in blocks.items()}):
+            with shown(lane.state, {name: block[place] for name, block in blocks.items()}):
                 chosen = dynamics.before(batches[place], [])
             if chosen:
                 names = prunable(lane.state.model)
@@ -246,16 +259,6 @@ class Stack:
             yield
         except Diverged as diverged:
             self._lost[lane] = diverged
-
-    def _evaluate(self) -> list[dict[str, float]]:
-        """Losses and accuracies on the validation and test splits in every place."""
-        self._networks.train(False)
-        rows: list[dict[str, float]] = [{} for _ in self._places]
-        for name, split in (("val", self._data.validation), ("test", self._data.test)):
-            for row, (loss, hits) in zip(rows, self._evaluate_split(split), strict=True):
-                row[f"{name}_loss"] = loss / len(split)
-                row[f"{name}_acc"] = 100 * hits / len(split)
-        return rows
 
     def _evaluate_split(self, split: Split) -> list[tuple[float, float]]:
         """Sum of the losses and number of hits in every place."""
@@ -285,16 +288,3 @@ def fit(state: TrainState, recipe: Recipe, data: Dataset, until: int) -> Iterato
             yield row
     finally:
         stack.leave(lane)
-
-
-@contextmanager
-def _shown(state: TrainState, gradients: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the network's parameters have these gradients inside the block."""
-    parameters = dict(state.model.named_parameters())
-    for name, gradient in gradients.items():
-        parameters[name].grad = gradient
-    try:
-        yield
-    finally:
-        for name in gradients:
-            parameters[name].grad = None
