@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +20,10 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from benchmarks.timing import heading, in_turn, table
 from granet_lab.datasets.decoding import decoded
 from granet_lab.datasets.places import home
 from granet_lab.datasets.tree import Tree, scan
-from granet_lab.experiments.environment import environment
 
 _MADE = 10_000
 
@@ -66,21 +64,9 @@ def measure(root: Path, repeats: int) -> None:
         "decoded once, all cores": lambda: anew(tree),
         "from then on": lambda: again(tree),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - started)
-    told = environment("cpu")
-    print(f"{told['hardware']}; {told['date']}; commit {told['commit']}\n\n{images:,} images")
-    base = times["ImageFolder, file by file"]
-    for name, found in times.items():
-        ratios = sorted(b / t for b, t in zip(base, found, strict=True))
-        print(
-            f"  {name:<28}{statistics.median(found):7.2f} s"
-            f"   ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+    times = in_turn(ways, repeats, warm_up=False)
+    print(f"{heading()}\n\n{images:,} images")
+    print(table(times, "ImageFolder, file by file"))
 
 
 def by_file(tree: Tree) -> None:

@@ -12,10 +12,8 @@ training step with and without masks, in turn.
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +23,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from granet_lab.experiments.environment import environment
+from benchmarks.timing import heading, in_turn, table
 from granet_lab.sparsity import Context, Masks, prunable, prune_to, regenerate, regrowth
 from granet_lab.sparsity.pruning import EmptyLayerWarning
 from granet_lab.training.sgd import SGD
@@ -50,45 +48,24 @@ def main() -> None:
     if arguments.memory:
         print(_extra_memory(arguments.memory))
         return
-    told = environment("cpu")
-    print(f"{told['hardware']}; {told['date']}; commit {told['commit']}; torch {told['torch']}\n")
+    print(f"{heading()}\n")
     net = resnet50()
     size = sum(p.numel() * p.element_size() for p in prunable(net).values())
-    sorting, ours = in_turn(lambda: by_sorting(net), lambda: by_selection(net), arguments.repeats)
+    ways = {"sorting": lambda: by_sorting(net), "granet_lab": lambda: by_selection(net)}
+    times = in_turn(ways, arguments.repeats)
     agree = _agreement(by_sorting(net), by_selection(net))
     print(f"ResNet-50, {SPARSITY:.0%} pruned, {REGROWN:.0%} of the rest dropped and regrown")
-    print(f"  sorting       {statistics.median(sorting):6.2f} s")
-    print(f"  granet_lab    {statistics.median(ours):6.2f} s   ratio {ratio(sorting, ours)}")
+    print(table(times, "sorting"))
     print(f"  weights in which the masks differ: {agree}")
     for way in WAYS:
         words = [sys.executable, "-m", "benchmarks.pruning", "--memory", way]
         found = subprocess.run(words, capture_output=True, text=True, check=True)
         share = int(found.stdout) / size
         print(f"  extra memory, {way:<12}{share:5.2f} times the weights ({size / 1e6:.0f} MB)")
-    dense, masked = in_turn(*steps(), 5 * arguments.repeats)
+    dense, masked = steps()
     print("\nResNet-20, batch 128, a training step (forward, backward, SGD with momentum)")
-    print(f"  dense         {1e3 * statistics.median(dense):6.0f} ms")
-    print(f"  masked        {1e3 * statistics.median(masked):6.0f} ms   {ratio(masked, dense)}")
-
-
-def in_turn(
-    a: Callable[[], object], b: Callable[[], object], repeats: int
-) -> tuple[list[float], list[float]]:
-    """Seconds that each of two functions takes, A B A B, after a warm-up."""
-    a(), b()
-    times: tuple[list[float], list[float]] = [], []
-    for _ in range(repeats):
-        for function, found in zip((a, b), times, strict=True):
-            started = time.perf_counter()
-            function()
-            found.append(time.perf_counter() - started)
-    return times
-
-
-def ratio(a: list[float], b: list[float]) -> str:
-    """A over B, pair by pair: the median, the lowest and the highest."""
-    pairs = sorted(x / y for x, y in zip(a, b, strict=True))
-    return f"{statistics.median(pairs):.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})"
+    times = in_turn({"dense": dense, "masked": masked}, 5 * arguments.repeats)
+    print(table(times, "dense", "ms", faster=False))
 
 
 def resnet50() -> nn.Module:
