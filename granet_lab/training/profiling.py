@@ -139,8 +139,8 @@ def profile(recipe: Recipe, device: str = "cpu", networks: int = 1, steps: int =
         train_size=steps * recipe.batch_size,
     )
     data = replace(whole, validation=whole.validation.first(1), test=whole.test.first(1))
-    train = _training(asked, data, networks, record=True)
-    seen = _training(asked, data, networks, record=False)
+    train = training(asked, data, networks, record=True)
+    seen = training(asked, data, networks, record=False)
     for _ in range(1 + _WARM_UP // steps):
         train(), seen()
     rounds = [_round(train, seen, steps, data) for _ in range(_ROUNDS)]
@@ -158,7 +158,7 @@ def profile(recipe: Recipe, device: str = "cpu", networks: int = 1, steps: int =
     )
 
 
-def _training(recipe: Recipe, data: Dataset, networks: int, record: bool) -> Callable[[], object]:
+def training(recipe: Recipe, data: Dataset, networks: int, record: bool) -> Callable[[], object]:
     """What trains the next epoch, for as often as it is called."""
     recipes = [replace(recipe, seed=recipe.seed + i, epochs=1000) for i in range(networks)]
     states = [loop.new_state(one, data) for one in recipes]

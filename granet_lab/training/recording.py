@@ -1,46 +1,59 @@
-"""A function that a GPU repeats from a recording of its kernels.
+"""A function that is repeated from a recording.
 
-The host takes longer to launch the kernels of a small network, one by one, than the GPU takes to
-run them. Recorded once (a CUDA graph), all of them are launched together.
+Between the operations of a small network the host does more than in them: it finds out what comes
+next. What was recorded is known. A GPU launches all kernels of a recording together (a CUDA graph),
+a CPU runs its operations one after the other (:mod:`granet_lab.training.tape`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from granet_lab.training import distributed
+from granet_lab.training import distributed, tape
 
 # From tensors to tensors; None for a gradient that does not exist.
 Function = Callable[..., tuple[Tensor | None, ...]]
+# A function and inputs to it -> what does the same to other inputs.
+Recorder = Callable[[Function, Sequence[Tensor]], Function]
 
 logger = logging.getLogger(__name__)
 
 # Calls made as usual before anything is recorded: torch chooses kernels and sets up libraries.
-_FIRST = 2
-# How far what a recording gives may be from what a call gives, relative to its length: some
-# kernels of a GPU add in any order, and deep networks multiply what is rounded.
-_TOLERANCE = 0.05
+_FIRST = {"cuda": 2}
+# How many shapes of inputs are recorded; others are called.
+_SHAPES = 4
+# How far what a GPU's recording gives may be from what a call gives, relative to its length: some
+# kernels add in any order, and deep networks multiply what is rounded. A CPU gives the same.
+_TOLERANCE = {"cuda": 0.05}
 
 
-def recorded(function: Function, device: torch.device, changed: Iterable[Tensor] = ()) -> Function:
-    """The function, to be called often with inputs of the same shapes.
+def recorded(
+    function: Function,
+    device: torch.device,
+    changed: Iterable[Tensor] = (),
+    where: Collection[str] = ("cpu", "cuda"),
+) -> Function:
+    """The function, to be called often with inputs of few shapes.
 
-    On a GPU it is called as usual at first, then recorded; on a CPU it is returned as it is.
+    It is called as usual at first, then recorded, then replayed.
 
     Args:
         function: of tensors. What else it reads or changes must keep its place in memory.
         device: where.
         changed: what it changes in place.
+        where: types of device on which that pays; elsewhere it is returned as it is.
 
     Returns:
-        What it returns is overwritten by the next call.
+        On a GPU, what this returns is overwritten by the next call.
     """
-    possible = device.type == "cuda" and distributed.ranks()[1] == 1
-    return Recorded(function, changed) if possible else function
+    recorders: dict[str, Recorder] = {"cpu": _on_tape, "cuda": _as_graph}
+    if distributed.ranks()[1] > 1 or device.type not in {*where} & {*recorders}:
+        return function
+    return Recorded(function, changed, recorders[device.type])
 
 
 class Recorded:
@@ -50,42 +63,53 @@ class Recorded:
     by values, or that draws numbers otherwise than from torch, goes on being called.
     """
 
-    def __init__(self, function: Function, changed: Iterable[Tensor] = ()) -> None:
-        self._function, self._changed = function, list(changed)
-        self._calls, self._replay, self._shapes = 0, None, ()
+    def __init__(self, function: Function, changed: Iterable[Tensor], record: Recorder) -> None:
+        self._function, self._changed, self._record = function, list(changed), record
+        self._calls: dict[tuple[torch.Size, ...], int] = {}
+        self._replays: dict[tuple[torch.Size, ...], Function] = {}
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor | None, ...]:
         """Call the function, or replay it."""
-        if self._replay is not None and _shapes(inputs) == self._shapes:
-            return self._replay(*inputs)
-        self._calls += 1
-        if self._calls <= _FIRST:
+        shapes = tuple(tensor.shape for tensor in inputs)
+        if shapes in self._replays:
+            return self._replays[shapes](*inputs)
+        calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
+        first = _FIRST.get(inputs[0].device.type, 0)
+        if calls <= first:
             return _aside(self._function, inputs)
-        if self._calls == _FIRST + 1:
-            return self._recorded_call(inputs)
+        if calls == first + 1 and len(self._calls) <= _SHAPES:
+            return self._recorded_call(inputs, shapes)
         return self._function(*inputs)
 
-    def _recorded_call(self, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        """Record the function, compare it with a call, and return what the call gives."""
-        why, replay = None, None
+    def _recorded_call(
+        self, inputs: Sequence[Tensor], shapes: tuple[torch.Size, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """Record the function, compare a replay with a call, and return what the call gives."""
+        why = None
         before = [tensor.clone() for tensor in self._changed]
         try:
-            replay = _capture(self._function, inputs)
+            with torch.random.fork_rng(_devices(inputs)):
+                replay = self._record(self._function, inputs)
+            self._put_back(before)
             with torch.random.fork_rng(_devices(inputs)):
                 found = [None if one is None else one.clone() for one in replay(*inputs)]
-            with torch.no_grad():
-                for tensor, old in zip(self._changed, before, strict=True):
-                    tensor.copy_(old)
+            found += [tensor.clone() for tensor in self._changed]
         except RuntimeError as error:  # it waits for an answer of the GPU, say
             why = str(error).strip().partition("\n")[0]
+        self._put_back(before)
         expected = self._function(*inputs)
-        if why is None and not _alike(found, expected):
+        if why is None and not _alike(found, [*expected, *self._changed]):
             why = "a recording gives something else"
         if why is None:
-            self._replay, self._shapes = replay, _shapes(inputs)
+            self._replays[shapes] = replay
         else:
-            logger.info("kernels are launched one by one: %s", why)
+            logger.info("it is done anew each time, not recorded: %s", why)
         return expected
+
+    @torch.no_grad()
+    def _put_back(self, values: Sequence[Tensor]) -> None:
+        for tensor, old in zip(self._changed, values, strict=True):
+            tensor.copy_(old)
 
 
 def _aside(function: Function, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -98,7 +122,16 @@ def _aside(function: Function, inputs: Sequence[Tensor]) -> tuple[Tensor | None,
     return found
 
 
-def _capture(function: Function, inputs: Sequence[Tensor]) -> Function:
+def _on_tape(function: Function, inputs: Sequence[Tensor]) -> Function:
+    """Record a function's operations as it is called.
+
+    Raises:
+        RuntimeError: it does what cannot be recorded.
+    """
+    return tape.record(function, inputs)[1]
+
+
+def _as_graph(function: Function, inputs: Sequence[Tensor]) -> Function:
     """Record a function's kernels, without running them.
 
     Raises:
@@ -123,18 +156,17 @@ def _devices(tensors: Sequence[Tensor]) -> list[torch.device]:
     return list({tensor.device for tensor in tensors if tensor.device.type == "cuda"})
 
 
-def _shapes(tensors: Sequence[Tensor]) -> tuple[torch.Size, ...]:
-    return tuple(tensor.shape for tensor in tensors)
-
-
 def _alike(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:
-    """Whether all of them, taken as one vector each, differ by rounding only."""
+    """Whether all of them, taken as one vector, differ by rounding only; on a CPU, not at all."""
     if [one is None for one in found] != [one is None for one in expected]:
         return False
     pairs = [(a, b) for a, b in zip(found, expected, strict=True) if b is not None]
-    differences = [torch.linalg.vector_norm((a - b).float()) for a, b in pairs]
+    if not pairs or pairs[0][0].device.type not in _TOLERANCE:
+        return all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs)
+    differences = [torch.linalg.vector_norm(a.float() - b.float()) for a, b in pairs]
     lengths = [torch.linalg.vector_norm(b.float()) for _, b in pairs]
-    return bool(_length(differences) <= _TOLERANCE * _length(lengths))
+    tolerance = _TOLERANCE[pairs[0][0].device.type]
+    return bool(_length(differences) <= tolerance * _length(lengths))
 
 
 def _length(parts: Sequence[Tensor]) -> Tensor:

@@ -98,7 +98,8 @@ class Stack:
         self._learn, self._judge = self._networks.gradient, self._networks.judge
         if record:
             self._learn = recorded(self._learn, data.device, self._memory.buffers.values())
-            self._judge = recorded(self._judge, data.device)
+            # So few and long calls that a CPU gains nothing.
+            self._judge = recorded(self._judge, data.device, where=("cuda",))
 
     @property
     def lanes(self) -> list[Lane]:

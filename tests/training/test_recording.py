@@ -1,8 +1,8 @@
 import logging
 from dataclasses import replace
 
+import graphs
 import pytest
-import tape
 import torch
 from torch import nn
 
@@ -10,7 +10,7 @@ import granet_lab as gl
 from granet_lab import datasets, models
 from granet_lab.training import loop, recording, stacked
 from granet_lab.training.recipe import under
-from granet_lab.training.recording import Recorded, recorded
+from granet_lab.training.recording import Recorded, _on_tape, recorded
 
 DIGITS = datasets.load("digits")
 METHODS = {
@@ -21,10 +21,13 @@ METHODS = {
 }
 
 
-@pytest.fixture
-def by_tape(monkeypatch):
-    """Functions are recorded here as on a GPU."""
-    tape.use(monkeypatch)
+@pytest.fixture(params=["graph", "tape"])
+def record(request, monkeypatch):
+    """How a GPU records, acted on a CPU, and how a CPU does."""
+    if request.param == "tape":
+        return _on_tape
+    graphs.use(monkeypatch)
+    return graphs.capture
 
 
 def recipe(**values):
@@ -49,7 +52,7 @@ def same(one, other):
 
 
 def replaying(made):
-    return [one._replay is not None for one in made]
+    return [bool(one._replays) for one in made]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -57,7 +60,7 @@ def replaying(made):
 def test_a_recorded_training_is_the_same_bit_for_bit(monkeypatch, method, changes):
     asked = recipe(method=METHODS[method], augment="crop_flip", **changes)
     expected, rows = trained(asked)
-    made = tape.use(monkeypatch, loop)
+    made = graphs.use(monkeypatch, loop)
     found, told = trained(asked)
     assert replaying(made) == [True]
     assert same(found, expected)
@@ -68,7 +71,7 @@ def test_so_is_one_of_rounds_that_rewind(monkeypatch):
     rounds = replace(gl.methods.lottery(0.8).rounds, cycle=2, rewind=1)
     asked = under(recipe(epochs=2, milestones=()), gl.methods.lottery(0.8, rounds=rounds))
     expected, rows = trained(asked, asked.epochs)
-    made = tape.use(monkeypatch, loop)
+    made = graphs.use(monkeypatch, loop)
     found, told = trained(asked, asked.epochs)
     assert replaying(made) == [True]
     assert same(found, expected)
@@ -84,7 +87,7 @@ def test_so_is_one_that_draws_numbers(monkeypatch):
 
     asked = recipe(model="dropping")
     expected, rows = trained(asked)
-    made = tape.use(monkeypatch, loop)
+    made = graphs.use(monkeypatch, loop)
     found, told = trained(asked)
     assert replaying(made) == [True]
     assert same(found, expected)
@@ -108,18 +111,22 @@ def test_so_is_one_in_which_a_parameter_is_of_no_use(monkeypatch):
 
     asked = recipe(model="idle")
     expected, rows = trained(asked)
-    made = tape.use(monkeypatch, loop)
+    made = graphs.use(monkeypatch, loop)
     found, told = trained(asked)
     assert replaying(made) == [True]
     assert same(found, expected)
     assert told == rows
 
 
-def test_so_is_a_stack(monkeypatch):
-    asked = [recipe(method=method, seed=i) for i, method in enumerate(METHODS.values())]
+@pytest.mark.parametrize("way", ["graph", "tape"])
+@pytest.mark.parametrize("model", ["convnet", "mlp", "resnet20"])
+def test_so_is_a_stack(monkeypatch, way, model):
+    asked = [
+        recipe(model=model, method=method, seed=i) for i, method in enumerate(METHODS.values())
+    ]
 
-    def together():
-        stack = stacked.Stack(asked[0], DIGITS, 4)
+    def together(record):
+        stack = stacked.Stack(asked[0], DIGITS, 4, record)
         states = [loop.new_state(one, DIGITS) for one in asked]
         lanes = [stack.enter(state, one) for state, one in zip(states, asked[:3], strict=False)]
         rows = [stack.train_epoch() for _ in range(2)]
@@ -127,48 +134,60 @@ def test_so_is_a_stack(monkeypatch):
         stack.leave(lanes[0])  # its place is empty, the recording goes on
         rows.append(stack.train_epoch())
         told = [timeless(row[lane] for row in rows if lane in row) for lane in lanes]
+        if record:
+            made = [stack._learn, stack._judge] if way == "graph" else [stack._learn]
+            assert all(replaying(made))
         return [one.tensors() for one in states], told
 
-    expected, rows = together()
-    made = tape.use(monkeypatch, stacked)
-    found, told = together()
-    assert replaying(made) == [True, True]
+    expected, rows = together(record=False)
+    if way == "graph":
+        graphs.use(monkeypatch, stacked)
+    found, told = together(record=True)
     assert all(same(one, other) for one, other in zip(found, expected, strict=True))
     assert told == rows
 
 
-def test_after_the_first_calls_the_function_is_not_called_any_more(by_tape):
+def test_after_the_first_calls_the_function_is_not_called_any_more(record):
     calls = []
 
     def double(x):
         calls.append(x)
         return (2 * x,)
 
-    function = Recorded(double)
+    function = Recorded(double, [], record)
     for i in range(8):
         (found,) = function(torch.tensor([float(i), 1.0]))
         assert found.tolist() == [2 * i, 2]
-    assert len(calls) == recording._FIRST + 2  # recorded, and called to compare
+    assert len(calls) == recording._FIRST.get("cpu", 0) + 2  # recorded, and called to compare
 
 
-def test_what_it_changes_changes_once_in_each_call(by_tape):
+def test_what_it_changes_changes_once_in_each_call(record):
     total = torch.zeros(2)
 
     def add(x):
         total.add_(x)
         return (x,)
 
-    function = Recorded(add, [total])
+    function = Recorded(add, [total], record)
     for i in range(1, 7):
         function(torch.ones(2))
         assert total.tolist() == [i, i]
 
 
-def test_other_shapes_are_called(by_tape):
-    function = Recorded(lambda x: (x + 1,))
-    for i in range(2 * recording._FIRST + 4):
-        (found,) = function(torch.full((2 + i % 2,), float(i)))
-        assert found.tolist() == [i + 1] * (2 + i % 2)
+def test_some_shapes_are_recorded_and_others_called(record):
+    calls = []
+
+    def add(x):
+        calls.append(len(x))
+        return (x + 1,)
+
+    function = Recorded(add, [], record)
+    for i in range(10 * recording._SHAPES):
+        n = 1 + i % (recording._SHAPES + 1)
+        (found,) = function(torch.full((n,), float(i)))
+        assert found.tolist() == [i + 1] * n
+    assert calls.count(1) == recording._FIRST.get("cpu", 0) + 2
+    assert calls.count(recording._SHAPES + 1) == 8
 
 
 def asking(x):
@@ -187,32 +206,33 @@ class Counting:
         return (x * self.calls,)
 
 
-def test_what_asks_for_values_goes_on_being_called(by_tape, caplog):
+def test_what_asks_for_values_goes_on_being_called(record, caplog):
     caplog.set_level(logging.INFO, "granet_lab")
-    function = Recorded(asking)
+    function = Recorded(asking, [], record)
     for i in range(1, 7):
         (found,) = function(torch.full((3,), (-1.0) ** i * i))
         assert found.tolist() == [i] * 3
-    assert function._replay is None
-    assert "kernels are launched one by one: operation not permitted" in caplog.text
+    assert not function._replays
+    assert "done anew each time, not recorded: " in caplog.text
 
 
-def test_what_a_recording_gives_otherwise_goes_on_being_called(by_tape, caplog):
+def test_what_a_recording_gives_otherwise_goes_on_being_called(record, caplog):
     caplog.set_level(logging.INFO, "granet_lab")
     counting = Counting()
-    function = Recorded(counting)
+    function = Recorded(counting, [], record)
     for _ in range(7):
         (found,) = function(torch.ones(1))
         assert found.item() == counting.calls
-    assert function._replay is None
+    assert not function._replays
     assert "a recording gives something else" in caplog.text
 
 
-def test_a_cpu_records_nothing():
+@pytest.mark.parametrize(("where", "device"), [(("cuda",), "cpu"), (("cpu", "cuda"), "mps")])
+def test_elsewhere_nothing_is_recorded(where, device):
     def function(x):
         return (x,)
 
-    assert recorded(function, torch.device("cpu")) is function
+    assert recorded(function, torch.device(device), where=where) is function
 
 
 def test_several_processes_on_one_network_record_nothing(monkeypatch):
@@ -235,7 +255,7 @@ def test_a_gpu_trains_from_a_recording_as_without(monkeypatch, model):
         return list(loop.fit(state, asked, images, 2))
 
     found = rows()
-    monkeypatch.setattr(loop, "recorded", lambda function, *_: function)
+    monkeypatch.setattr(loop, "recorded", lambda function, *_, **__: function)
     for one, other in zip(found, rows(), strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.02)
         assert one["sparsity"] == other["sparsity"]

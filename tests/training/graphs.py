@@ -28,16 +28,16 @@ def capture(function, inputs):
 
 
 def use(monkeypatch, *modules):
-    """Let modules record what they call ``recorded`` for, and say what was."""
+    """Let modules record as on a GPU what they call ``recorded`` for, and say what was."""
     made = []
 
-    def recorded(function, device, changed=()):
-        made.append(Recorded(function, changed))
+    def recorded(function, device, changed=(), where=()):
+        made.append(Recorded(function, changed, capture))
         return made[-1]
 
     for module in modules:
         monkeypatch.setattr(module, "recorded", recorded)
-    monkeypatch.setattr("granet_lab.training.recording._capture", capture)
+        monkeypatch.setattr("granet_lab.training.recording._FIRST", {"cpu": 2})
     monkeypatch.setattr("granet_lab.training.recording._aside", lambda f, inputs: f(*inputs))
     return made
 
