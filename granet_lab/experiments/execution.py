@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -17,15 +16,13 @@ from tqdm import tqdm
 
 from granet_lab.experiments import progress, tasks
 from granet_lab.experiments.identity import identity
+from granet_lab.experiments.packing import Pack, packs
 from granet_lab.experiments.pools import Lent, Pool, ThisProcess
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tasks import Place, Work, one_line, recipe_of, result
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.stacked import kind
-
-# What one task does: runs, or trials, whose networks share a stack.
-Pack = tuple[Work, ...]
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ class _Sweep:
         self.rows = {recipe: len(self.runs[recipe].rows()) for recipe in self.to_train}
         self.done, self.epochs = 0, sum(r.epochs + 1 - self.rows[r] for r in self.to_train)
         self.epochs += sum(t.recovery_epochs for t in trials)
-        self.teller = progress.Sweep(root)
+        self.teller, self.news = progress.Sweep(root), progress.News()
         parts = [f"{len(self.to_train)} runs"] if self.to_train else []
         parts += [f"{len(trials)} trials"] if trials else []
         self.bar = tqdm(
@@ -164,20 +161,24 @@ class _Sweep:
                 branches.setdefault(work.recipe, []).append(work)
             else:
                 branches.setdefault(work, [])
-        todo: deque[Work] = deque()
+        todo: list[Work] = []
         for recipe in branches:
             todo.extend(branches[recipe] if self.runs[recipe].finished else [recipe])
+        ready: deque[Pack | Question] = deque()
         # In this process a task is done when submit returns: one at a time keeps the bar moving.
         here = isinstance(executor, ThisProcess)
         alone = self.one_by_one or here
         limit = 1 if alone else len(self.trials) + len(self.runs)
         pending: dict[Future, Pack | Question] = {}
         try:
-            while todo or pending:
-                if progress.is_set(self.stop):
-                    todo.clear()  # what is submitted sees the word itself
-                while todo and len(pending) < limit:
-                    task = self._next(todo, pool.workers)
+            while todo or ready or pending:
+                if progress.is_set(self.stop):  # what is submitted sees the word itself
+                    todo.clear()
+                    ready.clear()
+                while todo:
+                    ready.extend(self._take(todo, pool.workers))
+                while ready and len(pending) < limit:
+                    task = ready.popleft()
                     pending[self._submit(executor, task, here)] = task
                 done, _ = wait(pending, timeout=_GLANCE, return_when=FIRST_COMPLETED)
                 self._glance()
@@ -196,20 +197,19 @@ class _Sweep:
             raise
         return True
 
-    def _next(self, todo: deque[Work], workers: int | None) -> Pack | Question:
-        """Take from what is to be done what goes well together; or ask first how much does."""
-        first = todo[0]
-        room, shared = self._room(first), kind(recipe_of(first))
+    def _take(self, todo: list[Work], workers: int | None) -> list[Pack | Question]:
+        """Take from what is to be done what goes well together, as tasks; or ask first how much
+        does."""
+        first, room = todo[0], self._room(todo[0])
         if room == 1:
-            return (todo.popleft(),)
+            return [(todo.pop(0),)]
+        shared = kind(recipe_of(first))
         alike = [w for w in todo if type(w) is type(first) and kind(recipe_of(w)) == shared]
-        if room is not None and workers != 1:
-            # A full stack in each worker, or smaller ones for all; one alone refills its own.
-            pieces = max(math.ceil(len(alike) / room), min(workers or 1, len(alike) // 2))
-            alike = alike[: math.ceil(len(alike) / pieces)]
-        for work in alike:
-            todo.remove(work)
-        return Question(alike) if room is None else tuple(alike)
+        taken = set(map(id, alike))
+        todo[:] = [work for work in todo if id(work) not in taken]
+        if room is None:
+            return [Question(alike)]
+        return packs(alike, room, workers)
 
     def _room(self, work: Work) -> int | None:
         """How many networks like that of a run or trial share a stack; None: nobody has asked
@@ -264,7 +264,7 @@ class _Sweep:
             self._advance(rows - self.rows[recipe])
             self.rows[recipe] = rows
         for run in self.runs.values():
-            for name, note in progress.under_way(run).items():
+            for name, note in self.news.of(run).items():
                 if name in self.names:
                     self._reach(self.names[name], note.done)
         self.teller.tell(self.done, self.epochs)

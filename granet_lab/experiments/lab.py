@@ -23,6 +23,7 @@ from granet_lab.experiments.trials import Trial
 from granet_lab.experiments.views import Views
 from granet_lab.experiments.weights import weights
 from granet_lab.sparsity.sparse_training import SparseTraining
+from granet_lab.training.arithmetic import threads
 from granet_lab.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Lab(Views):
             desc=f"{run.path.name}, {len(keep)} checkpoints of {size:.0f} MB",
             disable=not progress or run.finished,
         )
-        with bar, telling(run, recipe) as task:
+        with bar, telling(run, recipe) as task, threads(recipe.threads):
             for row in trainings.train(run, self.device, keep):
                 bar.set_postfix_str(f"test {row['test_acc']:.1f}%", refresh=False)
                 bar.update(max(0, row["epoch"] - bar.n))

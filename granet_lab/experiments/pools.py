@@ -10,6 +10,8 @@ from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
+
 from granet_lab import checks
 from granet_lab.training.recipe import Recipe
 
@@ -72,9 +74,7 @@ class SharedProcesses:
         """Processes that stay for the next sweep, unless the block is left by an exception."""
         import loky
 
-        pool = loky.get_reusable_executor(
-            self.workers, timeout=_IDLE, initializer=_ignore_interrupt
-        )
+        pool = loky.get_reusable_executor(self.workers, timeout=_IDLE, initializer=_prepare)
         try:
             yield pool
         except BaseException:
@@ -99,7 +99,7 @@ class OwnProcesses:
         with self._lock:
             if not self._well():
                 self._pool = loky.ProcessPoolExecutor(
-                    self.workers, timeout=_IDLE, initializer=_ignore_interrupt
+                    self.workers, timeout=_IDLE, initializer=_prepare
                 )
             pool = self._pool
         yield pool
@@ -156,6 +156,12 @@ def worker_count(recipes: Sequence[Recipe], device: str) -> int:
     return max(1, loky.cpu_count(only_physical_cores=True) // threads)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the process that waits decides what it means."""
+def _prepare() -> None:
+    """What a worker process does first.
+
+    Ctrl-C reaches the whole process group; the process that waits decides what it means. And where
+    torch is not told how many threads to take, it takes one: two processes that both want all cores
+    wait for each other.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -136,6 +136,26 @@ def under_way(run: Run) -> dict[str, Note]:
     return {name: one for name, one in found.items() if one is not None}
 
 
+class News:
+    """What tasks say of themselves, to one who looks often: each note is read once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, int] = {}
+
+    def of(self, run: Run) -> dict[str, Note]:
+        """What is new in a run since the last time, as from :func:`under_way`."""
+        found = {}
+        for path in run.path.glob("progress/*.json"):
+            try:
+                written = path.stat().st_mtime_ns
+            except OSError:  # ended meanwhile
+                continue
+            if self._seen.get(path) != written and (one := _read(path)) is not None:
+                self._seen[path] = written
+                found[path.stem] = one
+        return found
+
+
 def sweeps(root: Path) -> list[Note]:
     """The sweeps under way in a lab."""
     found = [_read(path) for path in sorted(root.glob("progress/*.json"))]

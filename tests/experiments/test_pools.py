@@ -1,5 +1,6 @@
 import contextlib
 import os
+import signal
 import threading
 import time
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
@@ -7,6 +8,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+import torch
 
 import granet_lab as gl
 from granet_lab.experiments.pools import (
@@ -241,3 +243,14 @@ def test_one_worker_on_a_gpu_and_where_there_is_nothing_to_do(trials, monkeypatc
     monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 6)
     assert worker_count(recipes(trials), "cuda") == worker_count([], "cpu") == 1
     assert type(choose(None, None, recipes(trials), "cuda")) is ThisProcess
+
+
+def test_a_worker_takes_one_thread_where_torch_is_not_told_how_many(own):
+    with own().open() as executor:
+        assert executor.submit(torch.get_num_threads).result() == 1
+
+
+def test_a_worker_does_not_hear_an_interrupt(own):
+    with own().open() as executor:
+        handler = executor.submit(signal.getsignal, signal.SIGINT).result()
+    assert handler == signal.SIG_IGN

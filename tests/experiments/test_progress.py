@@ -10,7 +10,7 @@ import pytest
 import granet_lab as gl
 from granet_lab.experiments import files, progress
 from granet_lab.experiments.identity import describe
-from granet_lab.experiments.progress import Stopped, Sweep, Task, telling
+from granet_lab.experiments.progress import News, Stopped, Sweep, Task, telling
 
 CURVE = [{"recovery_epoch": 0, "test_acc": 31.5}, {"recovery_epoch": 1, "test_acc": 90.0}]
 
@@ -244,6 +244,29 @@ def test_what_is_no_note_is_none(said, run, trial, content):
 def test_a_note_that_makes_no_sense_is_none(said, run, trial, nonsense):
     said(**nonsense)
     assert progress.note(run, trial) is None
+
+
+def test_news_is_what_a_task_told_since_the_last_look(run, trial, recipe):
+    news, task = News(), Task(run, trial)
+    assert news.of(run) == {}
+    task.tell(0, 3)
+    Task(run, recipe).tell(1, 4)
+    assert sorted(note.done for note in news.of(run).values()) == [0, 1]
+    assert news.of(run) == {}
+    task._told = 0.0
+    task.tell(2, 3)
+    assert {name: note.done for name, note in news.of(run).items()} == {
+        progress.note_path(run, trial).stem: 2
+    }
+
+
+def test_what_was_no_note_may_become_news(run, trial, said):
+    news, path = News(), said(done="?")
+    assert news.of(run) == {}
+    said(done=2)
+    assert [note.done for note in news.of(run).values()] == [2]
+    path.unlink()
+    assert news.of(run) == {}
 
 
 def test_half_a_note_of_a_writer_that_was_killed_is_not_looked_at(said, run, trial):
