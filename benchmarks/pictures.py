@@ -4,6 +4,7 @@ depend on what is in them."""
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 import granet_lab as gl
 from granet_lab.datasets import DATASETS, Dataset, Split
 
-NAME = "noise32"
+NAME, FEW = "noise32", "noise32_few"
 # As in CIFAR-10, where granet_lab keeps 5,000 of the 50,000 for validation; here none is kept from
 # training, so that an epoch is that of everybody.
 TRAIN, TEST = 50_000, 10_000
@@ -34,8 +35,15 @@ def noise32() -> Dataset:
     return Dataset.of(train, test.first(1), test, classes=10)
 
 
+def noise32_few() -> Dataset:
+    """The same with 500 test images."""
+    whole = noise32()
+    return replace(whole, test=whole.test.first(500))
+
+
 def recipe(**changes: object) -> gl.Recipe:
     """ResNet-20 on them, as on CIFAR-10."""
-    if NAME not in DATASETS:
-        gl.dataset(noise32)
+    for function in (noise32, noise32_few):
+        if function.__name__ not in DATASETS:
+            gl.dataset(function)
     return gl.recipes.resnet20_cifar10(**{"dataset": NAME, **changes})

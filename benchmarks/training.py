@@ -162,12 +162,13 @@ class Training:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = replace(recipe, epochs=10**6, milestones=())
         self._data = recipe.images()
-        few = replace(self._data, test=self._data.test.first(1))
+        data = self._data
+        few = replace(data, validation=data.validation.first(1), test=data.test.first(1))
         self._few, self._state = few, loop.new_state(self._recipe, few)
 
     def train(self, steps: int) -> None:
         """Through ``loop.fit``."""
-        asked = replace(self._recipe, train_size=steps * BATCH)
+        asked = replace(self._recipe, train_size=steps * self._recipe.batch_size)
         next(loop.fit(self._state, asked, self._few, self._recipe.epochs))
 
     def test(self, images: int) -> None:
