@@ -16,7 +16,7 @@ from granet_lab import typed
 _LAB = Path("data/runs")
 # What a printed table tells apart, if there is more than one of it.
 _TOLD = ("method", "pretrained_sparsity", "criterion", "scope", "granularity", "layers", "dense")
-_TOLD += ("reestimate_batchnorm", "rate", "regrow", "regrow_scope")
+_TOLD += ("reestimate_batchnorm", "precision", "rate", "regrow", "regrow_scope")
 
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...")]
 
@@ -72,6 +72,7 @@ def measure(
     reestimate_batchnorm: tuple[Literal["no", "yes"], ...] = ("no",),
     lr: tuple[Literal["frozen", "remaining"], ...] = ("frozen",),
     recovery_epochs: int | None = None,
+    precision: tuple[str, ...] | None = None,
     settings: Settings = (),
     seed: tuple[int, ...] = (0,),
     pretrained_sparsity: tuple[float, ...] = (0.0,),
@@ -101,6 +102,7 @@ def measure(
         reestimate_batchnorm: Whether BatchNorm's statistics are measured anew after pruning.
         lr: frozen measures plasticity, remaining (to the end of the run) the final gap.
         recovery_epochs: Length of the frozen continuation; by default a tenth of the run.
+        precision: fp32, tf32 or bf16: how networks are trained and tested; by default the recipe's.
         settings: Other values for fields of the recipe.
         seed: Seeds of the runs.
         pretrained_sparsity: Sparsities at the end of the networks' training; 0 is dense.
@@ -113,6 +115,8 @@ def measure(
     """
     from granet_lab import Lab, grid, layer_names, write_table
 
+    if precision is not None and "precision" in typed.changes(settings):
+        raise ValueError("precision is given twice: by --precision and by --set")
     place = Lab(lab, device)
     trials = []
     for one in typed.recipes(recipe, settings, seed, pretrained_sparsity, method):
@@ -131,6 +135,7 @@ def measure(
             reestimate_batchnorm=[word == "yes" for word in reestimate_batchnorm],
             lr=lr,
             recovery_epochs=recovery_epochs,
+            precision=one.precision if precision is None else precision,
         )
     table = place.measure(trials, workers=workers, stack=stack)
     for value in ("plasticity", "final_gap"):

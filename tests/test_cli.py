@@ -130,6 +130,9 @@ BAD = [
     ("measure --epoch 1 --rate 0.5 --layers", "layers needs at least one value"),
     ("measure --epoch 1 --rate 0.5 --layers first block7.*", r"no layer is named 'block7\.\*'"),
     ("measure --epoch 1 --rate 0.5 --reestimate-batchnorm", "reestimate_batchnorm needs"),
+    ("measure --epoch 1 --rate 0.5 --precision half", "'half': choose from .*bf16"),
+    ("measure --epoch 1 --rate 0.5 --precision", "precision needs at least one value"),
+    ("measure --epoch 1 --rate 0.5 --precision bf16 --set precision=fp32", "given twice"),
     (
         "measure --epoch 1 --rate 0.5 --method magic --pretrained-sparsity 0.9",
         "'magic': choose from",
@@ -354,6 +357,12 @@ def measured(run, *words):
     table = gl.read_table("t.csv")
     assert list(table) == COLUMNS
     return table, out
+
+
+def test_precisions_are_measured_side_by_side(run):
+    table, out = measured(run, "--precision", "fp32", "bf16")
+    assert table["precision"].tolist() == ["fp32", "bf16"]
+    assert "precision" in out
 
 
 def test_each_layer_is_pruned_alone(run):
