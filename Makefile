@@ -3,7 +3,7 @@ BIN := .venv/bin
 SETUP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lab lint clean
+.PHONY: help demo test test-slow bench lab lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: $(SETUP) lint ## lint, unit tests, and all notebooks compared with their s
 
 test-slow: $(SETUP) ## the long tests: kills at random moments, whole trainings
 	$(BIN)/pytest -m slow
+
+bench: $(SETUP) ## time it beside a plain loop, its features, the limit; half an hour
+	$(BIN)/python -m benchmarks
 
 lab: $(SETUP) ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -24,6 +24,7 @@ import torch
 import granet_lab as gl
 from benchmarks import pictures
 from benchmarks.plain import PlainLoop
+from benchmarks.targets import Target
 from benchmarks.timing import Times, heading, in_turn, ratio, table
 from granet_lab.datasets import Dataset
 from granet_lab.training.arithmetic import emulated
@@ -85,24 +86,6 @@ class Asked:
         return run
 
 
-@dataclass(frozen=True)
-class Target:
-    """What was wanted, and what was found; ``least`` if more is better."""
-
-    name: str
-    wanted: float
-    found: float
-    unit: str
-    least: bool = False
-
-    def __str__(self) -> str:
-        met = self.found >= self.wanted if self.least else self.found <= self.wanted
-        missed = self.wanted / self.found if self.least else self.found / self.wanted
-        verdict = "met" if met else f"missed by a factor of {missed:.2f}"
-        sign = "at least" if self.least else "at most"
-        return f"  {self.name:<52}{sign} {self.wanted:g} {self.unit}: {self.found:.3g}, {verdict}"
-
-
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -136,7 +119,7 @@ def run(asked: Asked, grid: str | None = None) -> None:
         gain = max(wide.values()) / found[1]
         print(Target(f"an epoch, {precision}", 1.5, alone[precision], "s"))
         name = f"epochs a second in a stack beside one, {precision}"
-        print(Target(name, 8, gain, "times", least=True))
+        print(Target(name, 8, gain, "times", more=True))
         print(Target(f"the grid, {precision}", 10, taken[precision] / 60, "min"), flush=True)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import granet_lab as gl
 from benchmarks import pictures
+from benchmarks.targets import Target
 from benchmarks.timing import heading, in_turn, ratio
 from benchmarks.training import Several
 from granet_lab.experiments.trials import Trial
@@ -45,15 +46,19 @@ def main() -> None:
 def run(repeats: int = 3) -> None:
     """Measure and print the tables."""
     print(f"{heading()}\n")
-    by_trials(repeats)
+    gain = by_trials(repeats)
     by_width(repeats)
     by_size(repeats)
     by_division(repeats)
-    real_images(repeats)
+    real = real_images(repeats)
+    print("\nTargets")
+    name = f"{CORES} processes beside one"
+    print(Target(f"a sweep of digits, {name}", 0.95 * CORES, gain, "times", more=True))
+    print(Target(f"a sweep of ResNet-20, {name}", 0.95 * CORES, real, "times", more=True))
 
 
-def by_trials(repeats: int) -> None:
-    """A sweep of so many trials of one run."""
+def by_trials(repeats: int) -> float:
+    """A sweep of so many trials of one run; how many times as fast the largest is on all cores."""
     ways = {
         "one by one": {"workers": 1, "stack": 1},
         "stacked": {"workers": 1},
@@ -69,7 +74,9 @@ def by_trials(repeats: int) -> None:
             sweeps = {name: _sweep(lab, trials, how) for name, how in asked.items()}
             times = in_turn(sweeps, repeats, warm_up=False)
             cells = [_cell(times.get(name), n) for name in ways]
-            print(f"  {n:>6}{''.join(cells)}   {ratio(*list(times.values())[-2:])}")
+            one, several = list(times.values())[-2:]
+            print(f"  {n:>6}{''.join(cells)}   {ratio(one, several)}", flush=True)
+    return statistics.median(a / b for a, b in zip(one, several, strict=True))
 
 
 def _cell(found: list[float] | None, n: int) -> str:
@@ -181,8 +188,8 @@ def _divided(name: str, make: Callable[..., Recipe], steps: int, repeats: int) -
         print(f"  {processes} x {threads}{rate:9.1f}{gain}")
 
 
-def real_images(repeats: int) -> None:
-    """A sweep of a network that keeps a core busy by itself."""
+def real_images(repeats: int) -> float:
+    """A sweep of a network that keeps a core busy by itself; how many times as fast on all."""
     recipe = pictures.recipe(dataset=pictures.FEW, epochs=2, milestones=(), train_size=10 * 128)
     with _trained(recipe) as lab:
         trials = gl.grid(recipe, epoch=[1, 2], rate=[0.2, 0.5, 0.9, 0.98], recovery_epochs=1)
@@ -192,6 +199,7 @@ def real_images(repeats: int) -> None:
     for n, found in times.items():
         gain = "" if n == 1 else f"   {ratio(times[1], found)}"
         print(f"  {n:>4}{statistics.median(found):9.2f} s{gain}")
+    return statistics.median(a / b for a, b in zip(times[1], times[CORES], strict=True))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from benchmarks import pictures
 from benchmarks.plain import PlainLoop
+from benchmarks.targets import Target
 from benchmarks.timing import Times, heading, in_turn, scaled, table
-from granet_lab.sparsity import methods
+from granet_lab.sparsity import cost, methods
 from granet_lab.training import loop
 from granet_lab.training.arithmetic import arithmetic, emulated
 from granet_lab.training.dynamics import factors_of
@@ -48,13 +49,17 @@ def main() -> None:
 def run(repeats: int = 5) -> None:
     """Measure and print the tables."""
     print(f"{heading()}\n")
-    epochs(repeats)
+    whole = epochs(repeats)
     features(repeats)
-    at_best(repeats)
+    computing = at_best(repeats)
+    plain, *ours = (statistics.median(found) for found in whole.values())
+    print("\nTarget")
+    why = f"computing alone, at the rate measured above, is {plain / computing:.2f} times as fast"
+    print(Target("an epoch beside the plain loop", 2.5, plain / min(ours), "times", True, why))
 
 
-def epochs(repeats: int) -> None:
-    """An epoch beside that of the plain loop."""
+def epochs(repeats: int) -> Times:
+    """An epoch beside that of the plain loop: seconds."""
     cores = os.cpu_count() or 1
     images, labels = pictures.arrays()
     plain = PlainLoop(images[: pictures.TRAIN], labels[: pictures.TRAIN])
@@ -81,6 +86,7 @@ def epochs(repeats: int) -> None:
     print(table(whole, "plain loop"))
     if emulated(pictures.recipe(precision="bf16"), "cpu"):
         print("  (this processor has no instructions for bfloat16)")
+    return whole
 
 
 def _epochs(trained: Times, tested: Times) -> Times:
@@ -139,8 +145,9 @@ def features(repeats: int) -> None:
     print(table(in_turn(ways, repeats), "as many images as caches hold", faster=False))
 
 
-def at_best(repeats: int) -> None:
-    """What the processor could do."""
+def at_best(repeats: int) -> float:
+    """What the processor could do; seconds of an epoch on all cores that computed and did nothing
+    else."""
     print("\nThe limit: multiplications at the measured rate, or values moved at that of a copy")
     for threads in sorted({1, os.cpu_count() or 1}):
         recipe = pictures.recipe(threads=threads)
@@ -154,6 +161,8 @@ def at_best(repeats: int) -> None:
             f"moving {1e3 * asked.bytes / able.bytes:4.0f} ms; a step takes {1e3 * step:4.0f} ms, "
             f"{asked.flops / able.flops / step:.0%} of it computing at that rate"
         )
+    tested = pictures.TEST / BATCH / cost.FORWARD_AND_BACKWARD
+    return (STEPS_IN_EPOCH + tested) * asked.flops / able.flops
 
 
 class Training:
