@@ -258,9 +258,8 @@ class _Sweep:
 
     def _glance(self) -> None:
         """Count the epochs that tasks have told of in the store since the last look."""
-        self.looked = time.monotonic()
         for recipe in self.to_train:
-            rows = max(len(self.runs[recipe].rows()), self.rows[recipe])
+            rows = max(self.news.rows(self.runs[recipe]), self.rows[recipe])
             self._advance(rows - self.rows[recipe])
             self.rows[recipe] = rows
         for run in self.runs.values():
@@ -268,6 +267,7 @@ class _Sweep:
                 if name in self.names:
                     self._reach(self.names[name], note.done)
         self.teller.tell(self.done, self.epochs)
+        self.looked = time.monotonic()
 
     def _reach(self, trial: Trial, epochs: int) -> None:
         """A trial has come so far, or further."""

@@ -143,6 +143,7 @@ class Measurement:
         row |= answer_columns(self._trunk, self.trial, self._curve, whole)
         row["stacked"] = stacked
         row["seconds"] = round(self._seconds + time.perf_counter() - started, 3)
+        self._state = self._born = None  # hundreds may be kept until the last is done
         return {"row": row, "curve": self._curve, "layers": self._layers}
 
     def _tell(self, recovery_epoch: int, found: dict[str, Any]) -> None:

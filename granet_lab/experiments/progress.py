@@ -137,23 +137,37 @@ def under_way(run: Run) -> dict[str, Note]:
 
 
 class News:
-    """What tasks say of themselves, to one who looks often: each note is read once."""
+    """What tasks say of themselves, to one who looks often: nothing is read twice."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, int] = {}
+        self._rows: dict[Path, int] = {}
 
     def of(self, run: Run) -> dict[str, Note]:
         """What is new in a run since the last time, as from :func:`under_way`."""
         found = {}
         for path in run.path.glob("progress/*.json"):
-            try:
-                written = path.stat().st_mtime_ns
-            except OSError:  # ended meanwhile
-                continue
+            written = _written(path)
             if self._seen.get(path) != written and (one := _read(path)) is not None:
                 self._seen[path] = written
                 found[path.stem] = one
         return found
+
+    def rows(self, run: Run) -> int:
+        """How many rows the history of a run has."""
+        path = run.path / "history.jsonl"
+        written = _written(path)
+        if path not in self._rows or self._seen.get(path) != written:
+            self._seen[path], self._rows[path] = written, len(run.rows())
+        return self._rows[path]
+
+
+def _written(path: Path) -> int | None:
+    """When; None if the file is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def sweeps(root: Path) -> list[Note]:

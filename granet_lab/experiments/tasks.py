@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,10 @@ Work = Recipe | Trial
 Epochs = tuple[int, ...] | None
 
 logger = logging.getLogger(__name__)
+
+# One task at a time in a process, however many threads an executor has there: how torch computes is
+# said for the whole process.
+_TURN = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,9 @@ def result(root: Path, trial: Trial) -> dict | None:
 
 def room(place: Place, recipe: Recipe) -> int:
     """How many networks of a recipe should be trained at once."""
-    _define(place.definitions)
-    return stackable.room(recipe, place.device)
+    with _TURN:
+        _define(place.definitions)
+        return stackable.room(recipe, place.device)
 
 
 def carry_out(
@@ -102,10 +108,10 @@ def carry_out(
     Returns:
         What could not be done, and why.
     """
-    _define(place.definitions)
     failed: dict[Work, str] = {}
     left = list(pack)
-    with contextlib.suppress(Stopped), threads(recipe_of(pack[0]).threads):
+    with _TURN, contextlib.suppress(Stopped), threads(recipe_of(pack[0]).threads):
+        _define(place.definitions)
         while left := [w for w in left if w not in failed and not done(place.root, w)]:
             if networks < 2:
                 for work in left:
@@ -168,11 +174,19 @@ def _together(
                 asked[told.enter_context(_asked(place, work, keep, heard))] = work
             except Exception as error:
                 failed[work] = one_line(error)
-        for one, error in train_together(asked, networks, place.device):
-            if error is not None:
-                failed[asked[one]] = one_line(error)
-            else:
+
+        def there(one: Measurement | Training) -> bool:
+            return done(place.root, asked[one])
+
+        for one, error in train_together(asked, networks, place.device, there):
+            try:
+                if error is not None:
+                    raise error
                 _save(place, one, stacked=True)
+            except (Stopped, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                failed[asked[one]] = one_line(error)
 
 
 @contextlib.contextmanager

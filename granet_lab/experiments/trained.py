@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
+
+import torch
 
 from granet_lab.experiments.progress import Stopped
 from granet_lab.training import loop
@@ -56,7 +58,10 @@ def train_alone(one: Asked, device: str = "cpu") -> Iterator[dict[str, Any]]:
 
 
 def train_together(
-    asked: Iterable[Kind], room: int, device: str = "cpu"
+    asked: Iterable[Kind],
+    room: int,
+    device: str = "cpu",
+    done: Callable[[Kind], bool] = lambda one: False,
 ) -> Iterator[tuple[Kind, Exception | None]]:
     """Train networks of one kind, as many at once as there is room for; one that is done makes
     room for the next.
@@ -65,6 +70,7 @@ def train_together(
         asked: not begun.
         room: the most networks in a stack, an even number.
         device: a torch device.
+        done: whether somebody else has done one before its turn came: it is passed over.
 
     Yields:
         Each as it is done, with the error that ended it, if one did.
@@ -78,12 +84,14 @@ def train_together(
             stack, under_way = _moved(stack, under_way, width + width % 2, waiting, device)
         while waiting and len(under_way) < stack.width:
             one = waiting.popleft()
+            if done(one):
+                continue
             try:
                 state = one.begin()
             except Diverged as diverged:
                 one.diverge(diverged)
                 yield one, None
-            except Stopped:
+            except (Stopped, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 yield one, error

@@ -45,19 +45,23 @@ class Training:
         self.recipe: Recipe = run.recipe
         self.until = run.recipe.epochs
         self._run, self._device, self._report = run, device, report
-        self._rows = run.rows()
-        self._missing = run.check_epochs(keep) - set(run.checkpoints)
+        self._keep = run.check_epochs(keep)
+        self._rows: list[dict[str, Any]] = []
+        self._missing: set[int] = set()
         self._state: TrainState | None = None
 
     @property
     def needed(self) -> bool:
         """Whether there is anything to train, or a checkpoint to make."""
         run = self._run
-        return not run.finished or (bool(self._missing) and not run.diverged)
+        return not run.finished or (bool(self._absent()) and not run.diverged)
 
     def begin(self) -> TrainState:
         """The network as it was at the last epoch that the history has."""
-        run, rows = self._run, self._rows
+        run = self._run
+        # Now: it may have waited, and somebody else have come further meanwhile.
+        rows = self._rows = run.rows()
+        self._missing = self._absent()
         run.describe(self._device)
         for epoch in sorted(e for e in self._missing if e < len(rows)):
             run.keep(run.load(epoch, self._device))
@@ -75,10 +79,16 @@ class Training:
         if self._state.epoch in self._missing:
             self._run.keep(self._state)
         self._tell(row)
+        if row["epoch"] == self.until:
+            self._state = None  # hundreds may be kept until the last is done
 
     def diverge(self, diverged: Diverged) -> None:
         """Take note that there is nothing more to come."""
         self._run.record(self._rows, {"epoch": diverged.epoch, "diverged": str(diverged)})
+        self._state = None
+
+    def _absent(self) -> set[int]:
+        return self._keep - set(self._run.checkpoints)
 
     def _tell(self, row: dict[str, Any]) -> None:
         if self._report is not None:

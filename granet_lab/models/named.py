@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 
@@ -73,6 +74,7 @@ def build(name: str, input_shape: Shape, classes: int, seed: int) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
+@functools.cache  # the same function each time: answers about it are kept
 def _torchvision(name: str) -> Factory:
     from torchvision import models
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -21,7 +21,10 @@ def arithmetic(recipe: Recipe, device: torch.device) -> Iterator[None]:
         if device.type != "cuda":
             yield
             return
-        with _multiplied("tf32" if recipe.precision == "tf32" else "ieee"), _fastest_kernels():
+        way = "tf32" if recipe.precision == "tf32" else "ieee"
+        # A recording is made on the current device, and there alone is torch's generator seeded.
+        current = nullcontext() if device.index is None else torch.cuda.device(device)
+        with current, _multiplied(way), _fastest_kernels():
             yield
 
 

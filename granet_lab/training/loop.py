@@ -166,7 +166,7 @@ def fit(
     changes = dynamics(state, recipe, data) if follow else None
     step = functools.partial(learn, state.model, recipe)
     if record:  # a CPU gains a few percent by it with a network alone
-        step = recorded(step, data.device, state.model.buffers(), where=("cuda",))
+        step = recorded(step, data.device, state.model.buffers(), state.model, where=("cuda",))
     while state.epoch < until:
         started = time.perf_counter()
         if changes is not None:

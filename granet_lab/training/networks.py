@@ -23,14 +23,17 @@ class Networks:
         network: any of their architecture.
         memory: their values.
         recipe: of one of them.
+
+    Attributes:
+        network: what they have in common.
     """
 
     def __init__(self, network: nn.Module, memory: Lanes, recipe: Recipe) -> None:
-        self._network, self._memory, self._recipe = skeleton(network), memory, recipe
+        self.network, self._memory, self._recipe = skeleton(network), memory, recipe
 
     def train(self, mode: bool) -> None:
         """Whether they are in training mode."""
-        self._network.train(mode)
+        self.network.train(mode)
 
     def gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Let each look at a batch of its own, see :func:`side_by_side`.
@@ -62,7 +65,7 @@ class Networks:
         """
 
         def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], seen: Tensor) -> Tensor:
-            return functional_call(self._network, (weights, buffers), (seen,))
+            return functional_call(self.network, (weights, buffers), (seen,))
 
         memory = self._memory
         with autocast(self._recipe, images.device):

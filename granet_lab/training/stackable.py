@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Hashable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from granet_lab import models
 from granet_lab.datasets import Dataset
 from granet_lab.sparsity import cost, methods
 from granet_lab.training import distributed, loop
@@ -25,8 +27,9 @@ _TOLERANCE = 0.05
 # A forward pass of so many operations keeps a CPU busy by itself; of fewer, stacks of so many
 # networks train 1.2 to 2 times as many in the same time (benchmarks/README.md).
 _CPU_STEP, _CPU_ROOM = 2e8, 16
-# On a GPU a stack fills the memory, up to so many networks and that share of what is free.
-_GPU_ROOM, _GPU_SHARE = 128, 0.8
+# On a GPU a stack fills the memory, up to so many networks and that share of what is free: what a
+# recording needs stays its own.
+_GPU_ROOM, _GPU_SHARE = 128, 0.4
 
 
 def room(recipe: Recipe, device: str = "cpu") -> int:
@@ -73,14 +76,19 @@ def obstacle(recipe: Recipe, device: str = "cpu") -> str | None:
     if distributed.ranks()[1] > 1:
         return "several processes train it together"
     plain = replace(recipe, method=methods.dense(), seed=0, epochs=1, milestones=())
-    return _tried(plain, device)
+    images = recipe.images(device)
+    # A notebook may define both anew.
+    meant = models.factory(recipe.model), images.input_shape, images.classes
+    return _tried(plain, device, *meant)
 
 
 @functools.lru_cache(maxsize=64)
-def _tried(recipe: Recipe, device: str) -> str | None:
-    data = recipe.images(device)
+def _tried(recipe: Recipe, device: str, *meant: Hashable) -> str | None:
+    """The answer for a recipe whose names mean just that."""
     try:
-        return _difference(recipe, data)
+        return _difference(recipe, recipe.images(device))
+    except torch.OutOfMemoryError:  # another time there may be more
+        raise
     except Exception as error:  # whatever a network of the user's may do under vmap
         return f"{type(error).__name__}: " + str(error).strip().partition("\n")[0]
 

@@ -79,7 +79,7 @@ class Stack:
         data: on the device where they are trained.
         width: for how many there is room, an even number: a CPU takes several channels at a time,
             and rounds differently what is left over; one network alone differently again.
-        record: whether a GPU may repeat the step from a recording.
+        record: whether the step may be repeated from a recording.
 
     Raises:
         ValueError: an odd width, or none.
@@ -97,9 +97,10 @@ class Stack:
         self._networks = Networks(network, self._memory, recipe)
         self._learn, self._judge = self._networks.gradient, self._networks.judge
         if record:
-            self._learn = recorded(self._learn, data.device, self._memory.buffers.values())
+            buffers, one = self._memory.buffers.values(), self._networks.network
+            self._learn = recorded(self._learn, data.device, buffers, one)
             # So few and long calls that a CPU gains nothing.
-            self._judge = recorded(self._judge, data.device, where=("cuda",))
+            self._judge = recorded(self._judge, data.device, network=one, where=("cuda",))
 
     @property
     def lanes(self) -> list[Lane]:
@@ -144,13 +145,15 @@ class Stack:
             For each lane the row that :func:`granet_lab.training.loop.fit` would give, where
             ``seconds`` is its share of the time; or how it diverged.
         """
+        if not self.lanes:
+            return {}
         started = time.perf_counter()
         self._lost = {}
         rates = {lane: self._begin_epoch(place, lane) for place, lane in self._occupied()}
         with arithmetic(self._recipe, self._data.device):
             trained = self._train()
         evaluated = self.evaluate()
-        seconds = (time.perf_counter() - started) / max(1, len(rates))
+        seconds = (time.perf_counter() - started) / len(rates)
         found: dict[Lane, dict[str, Any] | Diverged] = {}
         for place, lane in self._occupied():
             state, row = lane.state, trained[place]

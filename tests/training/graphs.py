@@ -31,8 +31,8 @@ def use(monkeypatch, *modules):
     """Let modules record as on a GPU what they call ``recorded`` for, and say what was."""
     made = []
 
-    def recorded(function, device, changed=(), where=()):
-        made.append(Recorded(function, changed, capture))
+    def recorded(function, device, changed=(), network=None, where=()):
+        made.append(Recorded(function, changed, capture, network))
         return made[-1]
 
     for module in modules:

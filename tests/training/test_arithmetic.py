@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 
@@ -78,3 +80,19 @@ def test_fp32_is_more_exact_than_tf32_on_a_gpu():
             found = torch.nn.functional.conv2d(images, weights)
         errors[precision] = float((found - exact).norm() / exact.norm())
     assert errors["fp32"] < 1e-5 < errors["tf32"] < 1e-2
+
+
+def test_another_gpu_than_the_first_is_the_current_one_inside(monkeypatch):
+    seen = []
+
+    @contextlib.contextmanager
+    def device(which):
+        seen.append(which)
+        yield
+        seen.append("before")
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    other = torch.device("cuda:1")
+    with arithmetic(gl.recipes.digits(), other):
+        assert seen == [other]
+    assert seen == [other, "before"]

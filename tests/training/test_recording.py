@@ -1,7 +1,9 @@
 import logging
+import random
 from dataclasses import replace
 
 import graphs
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -225,6 +227,88 @@ def test_what_a_recording_gives_otherwise_goes_on_being_called(record, caplog):
         assert found.item() == counting.calls
     assert not function._replays
     assert "a recording gives something else" in caplog.text
+
+
+class Warming(nn.Module):
+    """Counts its calls, and does something else once there were enough."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return (x if self.calls < 8 else 2 * x,)
+
+
+def test_a_network_that_counts_its_calls_goes_on_being_called(record, caplog):
+    caplog.set_level(logging.INFO, "granet_lab")
+    network = Warming()
+    function = Recorded(network, [], record, nn.Sequential(network))
+    found = [function(torch.ones(1))[0].item() for _ in range(12)]
+    assert network.calls > 12  # recorded in vain, too
+    assert found[-1] == 2
+    assert not function._replays
+    assert "only Python sees" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [random.random, np.random.rand, lambda: random.gauss(0, 1)],
+    ids=["random", "numpy", "gauss"],
+)
+def test_what_draws_elsewhere_goes_on_being_called(record, draw):
+    random.seed(0), np.random.seed(0)  # noqa: NPY002
+    function = Recorded(lambda x: (x if draw() < 0.5 else -x,), [], record)
+    found = {function(torch.ones(1))[0].item() for _ in range(40)}
+    assert found == {1, -1}
+    assert not function._replays
+
+
+def test_where_memory_is_too_short_for_a_recording_there_is_none(record):
+    def short(function, inputs):
+        raise torch.OutOfMemoryError("no room")
+
+    function = Recorded(lambda x: (x + 1,), [], short)
+    assert [function(torch.ones(1))[0].item() for _ in range(5)] == [2] * 5
+    assert not function._replays
+
+
+TOLD, GRADIENT = torch.tensor([120.0, 31.0]), torch.tensor([0.01, -0.02])
+COUNTED = torch.tensor(1000)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (TOLD, torch.zeros(2), COUNTED),
+        (TOLD, -GRADIENT, COUNTED),
+        (2 * TOLD, GRADIENT, COUNTED),
+        (TOLD, GRADIENT, COUNTED + 1),
+        (TOLD, None, COUNTED),
+    ],
+)
+def test_no_number_hides_behind_another_however_long(monkeypatch, wrong):
+    """As on a GPU, where what is rounded may differ."""
+    monkeypatch.setattr(recording, "_TOLERANCE", {"cpu": 0.05})
+    state = COUNTED.clone()
+
+    def right(_):
+        state.copy_(COUNTED)
+        return TOLD.clone(), GRADIENT.clone()
+
+    def recorder(values):
+        def replay(_):
+            state.copy_(values[2])
+            return values[:2]
+
+        return lambda function, inputs: replay
+
+    for values, used in ((wrong, False), ((1.001 * TOLD, 0.98 * GRADIENT, COUNTED), True)):
+        function = Recorded(right, [state], recorder(values))
+        for _ in range(4):
+            function(torch.ones(1))
+        assert bool(function._replays) is used
 
 
 @pytest.mark.parametrize(("where", "device"), [(("cuda",), "cpu"), (("cpu", "cuda"), "mps")])

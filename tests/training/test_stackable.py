@@ -104,6 +104,34 @@ def test_a_lane_that_depends_on_its_place_is_found_out(own, monkeypatch):
     assert "depends on its place" in obstacle(recipe("placed"))
 
 
+def test_a_network_that_is_defined_anew_is_tried_anew(own):
+    @own
+    def mine(shape, classes):
+        return nn.Sequential(nn.Dropout(0.5), Linear(classes))
+
+    assert obstacle(recipe("mine")) is not None
+
+    @own
+    def mine(shape, classes):  # noqa: F811
+        return Linear(classes)
+
+    assert obstacle(recipe("mine")) is None
+    before = stackable._tried.cache_info().misses
+    assert obstacle(recipe("mine", seed=3)) is None
+    assert stackable._tried.cache_info().misses == before
+
+
+def test_that_memory_was_short_is_no_lasting_obstacle(own, monkeypatch):
+    def short(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stackable, "_difference", short)
+        with pytest.raises(torch.OutOfMemoryError):
+            obstacle(recipe())
+    assert obstacle(recipe()) is None
+
+
 def test_small_steps_are_stacked_on_a_cpu_and_large_ones_are_not():
     assert room(recipe("mlp")) > 1
     assert room(recipe("convnet")) % 2 == 0

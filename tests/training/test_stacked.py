@@ -276,3 +276,7 @@ def test_bf16_lanes_are_close_to_the_network_alone():
     rows = stacked([state_of(r) for r in asked], asked, 2)
     for r in asked:
         assert rows[r][-1]["train_loss"] == pytest.approx(alone[r][-1]["train_loss"], rel=0.05)
+
+
+def test_nobody_is_trained_in_an_empty_stack():
+    assert Stack(recipes()[0], DIGITS, 2).train_epoch() == {}
