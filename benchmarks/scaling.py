@@ -64,15 +64,17 @@ def by_trials(repeats: int) -> float:
         "stacked": {"workers": 1},
         f"stacked, {CORES} processes": {"workers": CORES},
     }
-    print("Trials of one run: seconds, each; how many times as fast the processes are as one")
+    print(
+        "Trials of one run: seconds, each; how many times as fast the processes, once they have\n"
+        "started, are as one"
+    )
     print(f"  {'trials':>6}" + "".join(f"{name:>22}" for name in ways))
     with _trained(gl.recipes.digits()) as lab:
-        _warm(lab)
         for n in TRIALS:
             trials = _trials(gl.recipes.digits(), n)
             asked = {k: v for k, v in ways.items() if k != "one by one" or n <= _ALONE}
             sweeps = {name: _sweep(lab, trials, how) for name, how in asked.items()}
-            times = in_turn(sweeps, repeats, warm_up=False)
+            times = in_turn(sweeps, repeats, warm_up=False, before=functools.partial(_warm, lab))
             cells = [_cell(times.get(name), n) for name in ways]
             one, several = list(times.values())[-2:]
             print(f"  {n:>6}{''.join(cells)}   {ratio(one, several)}", flush=True)
@@ -101,9 +103,9 @@ def _trained(recipe: Recipe) -> Iterator[gl.Lab]:
         yield lab
 
 
-def _warm(lab: gl.Lab) -> None:
-    """Start the worker processes, which stay; what they measured is forgotten."""
-    lab.measure(_trials(gl.recipes.digits(), 4), workers=CORES, progress=False)
+def _warm(lab: gl.Lab, trials: list[Trial] | None = None) -> None:
+    """Start the worker processes, which stay for a minute; what they measured is forgotten."""
+    lab.measure(trials or _trials(gl.recipes.digits(), 4), workers=CORES, progress=False)
     _forget(lab)
 
 
@@ -194,7 +196,7 @@ def real_images(repeats: int) -> float:
     with _trained(recipe) as lab:
         trials = gl.grid(recipe, epoch=[1, 2], rate=[0.2, 0.5, 0.9, 0.98], recovery_epochs=1)
         ways = {n: _sweep(lab, trials, {"workers": n}) for n in (1, CORES)}
-        times = in_turn(ways, repeats)
+        times = in_turn(ways, repeats, before=functools.partial(_warm, lab, trials[:CORES]))
     print(f"\n{len(trials)} trials of ResNet-20, 32x32: {CORES} processes beside one")
     for n, found in times.items():
         gain = "" if n == 1 else f"   {ratio(times[1], found)}"

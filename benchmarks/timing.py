@@ -19,12 +19,25 @@ def heading(device: str = "cpu") -> str:
     )
 
 
-def in_turn(ways: Mapping[str, Callable[[], object]], repeats: int, warm_up: bool = True) -> Times:
-    """Seconds that each of several functions takes, A B C A B C ..., after a round that does not
-    count: whatever else the machine does slows all of them."""
+def in_turn(
+    ways: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm_up: bool = True,
+    before: Callable[[], object] = lambda: None,
+) -> Times:
+    """Seconds that each of several functions takes, A B C A B C ...: whatever else the machine does
+    slows all of them.
+
+    Args:
+        ways: the functions.
+        repeats: rounds that count.
+        warm_up: whether there is a round before, which does not.
+        before: called before each function, not timed.
+    """
     times: Times = {name: [] for name in ways}
     for i in range(warm_up + repeats):
         for name, function in ways.items():
+            before()
             started = time.perf_counter()
             function()
             if i >= warm_up:

@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-import torch
-
 from granet_lab.experiments.progress import Stopped
 from granet_lab.training import loop
 from granet_lab.training.recipe import Recipe
@@ -91,7 +89,7 @@ def train_together(
             except Diverged as diverged:
                 one.diverge(diverged)
                 yield one, None
-            except (Stopped, torch.OutOfMemoryError):
+            except Stopped:
                 raise
             except Exception as error:
                 yield one, error

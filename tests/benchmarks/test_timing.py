@@ -14,6 +14,19 @@ def test_ways_take_turns_and_the_first_round_may_not_count(warm_up, rounds):
     assert [len(found) for found in times.values()] == [3, 3]
 
 
+def test_what_is_done_before_each_way_is_not_timed():
+    heard = []
+    ways = {name: lambda name=name: heard.append(name) for name in "ab"}
+
+    def before():
+        heard.append("before")
+        time.sleep(0.02)
+
+    times = in_turn(ways, 1, before=before)
+    assert heard == ["before", "a", "before", "b"] * 2
+    assert max(map(max, times.values())) < 0.02
+
+
 def test_what_takes_longer_is_timed_longer():
     times = in_turn({"short": lambda: None, "long": lambda: time.sleep(0.02)}, 3)
     assert min(times["long"]) >= 0.02 > max(times["short"])
