@@ -35,5 +35,5 @@ class Target:
         verdict = "met" if self.met else f"missed by a factor of {missed:.2f}"
         least = "at least" if self.more else "at most"
         wanted, found = f"{least} {self.wanted:g} {self.unit}", f"{self.found:.3g} {self.unit}"
-        line = f"  {self.name:<44}{wanted:<18}{found:>12}   {verdict}"
+        line = f"  {self.name:<46}{wanted:<18}{found:>12}   {verdict}"
         return line if self.met or not self.why else f"{line}\n    {self.why}"

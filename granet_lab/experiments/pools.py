@@ -74,7 +74,7 @@ class SharedProcesses:
         """Processes that stay for the next sweep, unless the block is left by an exception."""
         import loky
 
-        pool = loky.get_reusable_executor(self.workers, timeout=_IDLE, initializer=_prepare)
+        pool = loky.get_reusable_executor(self.workers, **_HOW)
         try:
             yield pool
         except BaseException:
@@ -98,9 +98,7 @@ class OwnProcesses:
 
         with self._lock:
             if not self._well():
-                self._pool = loky.ProcessPoolExecutor(
-                    self.workers, timeout=_IDLE, initializer=_prepare
-                )
+                self._pool = loky.ProcessPoolExecutor(self.workers, **_HOW)
             pool = self._pool
         yield pool
 
@@ -116,10 +114,6 @@ class OwnProcesses:
             return self._pool is not None and self._pool.submit(int) is not None
         except RuntimeError:  # broken, or shut down
             return False
-
-
-# Seconds after which a process with nothing to do ends.
-_IDLE = 60
 
 
 def choose(
@@ -165,3 +159,13 @@ def _prepare() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+# How worker processes are: one with nothing to do ends after a minute; one that has grown is not
+# exchanged for a new one, which would have to load images and networks again: it keeps them on
+# purpose.
+_HOW = {
+    "timeout": 60,
+    "initializer": _prepare,
+    "env": {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},
+}

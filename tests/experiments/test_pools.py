@@ -6,6 +6,7 @@ import time
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -248,6 +249,31 @@ def test_one_worker_on_a_gpu_and_where_there_is_nothing_to_do(trials, monkeypatc
 def test_a_worker_takes_one_thread_where_torch_is_not_told_how_many(own):
     with own().open() as executor:
         assert executor.submit(torch.get_num_threads).result() == 1
+
+
+_kept = []
+
+
+def _grow():
+    """Hold half a gigabyte, and say in which process."""
+    if not _kept:
+        _kept.append(np.ones(2**26))
+    return os.getpid()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [OwnProcesses, SharedProcesses])
+def test_a_worker_that_has_grown_stays(kind):
+    """It holds images and networks; one in its place would have to load them again."""
+    processes = kind(2)
+    with processes.open() as executor:
+        assert executor.submit(int).result() == 0  # what its size is compared with
+        pids = set()
+        for _ in range(4):
+            pids |= {f.result() for f in [executor.submit(_grow) for _ in range(4)]}
+            time.sleep(1.2)  # sizes are looked at once a second
+        assert len(pids) <= 2
+        executor.shutdown(kill_workers=True)
 
 
 def test_a_worker_does_not_hear_an_interrupt(own):
