@@ -14,9 +14,7 @@ from granet_lab.experiments.tidy import COLUMNS
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.regrowths import REGROWTHS
 
-VERBS = (cli.demo, cli.train, cli.measure, cli.compare, cli.reproduce, cli.plot, cli.runs)
-VERBS += (cli.profile,)
-COMMANDS = {f.__name__: f for f in VERBS}
+COMMANDS = cli.COMMANDS
 every_command = pytest.mark.parametrize("command", COMMANDS)
 TINY = ("--set", "model=mlp", "epochs=2", "milestones=()", "train_size=100")
 

@@ -56,6 +56,20 @@ def read(path: Path, state: TrainState) -> TrainState:
     return state
 
 
+def epoch_of(path: Path) -> int:
+    """The epoch of a checkpoint, which is read and checked whole.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: it is not what :func:`write` wrote.
+    """
+    _, place = _verified(path)
+    try:
+        return int(place["epoch"])
+    except (KeyError, ValueError):
+        raise DamagedFile(path, "it does not say of which epoch it is") from None
+
+
 def size(state: TrainState) -> int:
     """Bytes that a state's tensors take in a file."""
     return sum(t.numel() * t.element_size() for t in _tensors(state).values())

@@ -90,7 +90,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train: the last epoch is done, or training diverged."""
-        return len(self.rows()) == self.recipe.epochs + 1 or self.diverged is not None
+        return complete(self.recipe, self.rows())
 
     @property
     def diverged(self) -> str | None:
@@ -168,6 +168,18 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         """The history as dicts; empty if there is none or it was damaged (and is set aside)."""
+        try:
+            return self.read_rows()
+        except DamagedFile as damaged:
+            files.set_aside(damaged, self.path / "history.jsonl")
+            return []
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        """The history as dicts; empty if there is none.
+
+        Raises:
+            DamagedFile: it is not what was written.
+        """
         path = self.path / "history.jsonl"
         try:
             rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -176,8 +188,7 @@ class Run:
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError) as error:
-            files.set_aside(DamagedFile(path, error), path)
-            return []
+            raise DamagedFile(path, error) from None
         return rows
 
     def checkpoint_bytes(self) -> int:
@@ -243,6 +254,11 @@ class Run:
             fit = stacked.fit if known.get("stacked") else loop.fit
             for _ in fit(state, self.recipe, images, until=state.epoch + 1):
                 pass
+
+
+def complete(recipe: Recipe, rows: list[dict[str, Any]]) -> bool:
+    """Whether a history comes to its end: that of the recipe, or training diverged."""
+    return len(rows) == recipe.epochs + 1 or (bool(rows) and rows[-1].get("diverged") is not None)
 
 
 def _word(name: str) -> str:

@@ -129,3 +129,16 @@ class Views:
             except ValueError as error:
                 logger.warning("%s is left out: %s", path.parent, error)
         return found
+
+    def trials(self) -> list[Trial]:
+        """All trials that are measured."""
+        found = []
+        for run in map(self.run, self.recipes()):
+            for path in sorted(run.path.glob("trials/[!.]*.json")):
+                try:
+                    found.append(restore(Trial, files.read_json(path)["trial"]))
+                except DamagedFile as damaged:
+                    files.set_aside(damaged, path)
+                except (ValueError, KeyError) as error:
+                    logger.warning("%s is left out: %s", path, error)
+        return found

@@ -275,3 +275,14 @@ def test_data_are_loaded_first_where_somebodys_executor_works(lab, recipe, defin
     assert table.status.tolist() == ["ok", "ok"]
     with open(diary) as file:
         assert file.readline().startswith("lent")
+
+
+def test_the_lab_lists_all_trials_that_are_measured(lab, recipe, caplog):
+    assert lab.trials() == []
+    asked = gl.grid(recipe, epoch=[1, 2], rate=[0.5, 0.9], recovery_epochs=1)
+    lab.measure(asked, workers=1, progress=False)
+    assert sorted(map(asked.index, lab.trials())) == [0, 1, 2, 3]
+    path = next(lab.path.glob("*/trials/*.json"))
+    path.write_text("{")
+    assert len(lab.trials()) == 3
+    assert path.name in caplog.text

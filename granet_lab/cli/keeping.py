@@ -1,0 +1,142 @@
+"""A lab's folder: listed, checked, thinned, passed on."""
+
+# Torch and the rest are imported inside the commands, so that --help answers at once.
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from granet_lab.cli.common import LAB
+
+if TYPE_CHECKING:
+    from granet_lab import Lab
+
+
+def runs(*, lab: Path = LAB) -> None:
+    """List what a lab holds.
+
+    Args:
+        lab: Folder of the runs.
+    """
+    table = _there(lab).runs()
+    print(table.round(2).to_string(index=False) if len(table) else f"{lab} holds no runs yet")
+
+
+def verify(*, lab: Path = LAB, repair: bool = False) -> None:
+    """Read a whole lab, and name what is damaged, orphaned, unfinished or left over.
+
+    Exits with 1 if something is damaged or orphaned and stays so.
+    Example: granet-lab verify --repair
+
+    Args:
+        lab: Folder of the runs.
+        repair: Set aside what is damaged or orphaned; it is computed anew when it is asked for.
+    """
+    from collections import Counter
+
+    from granet_lab.upkeep import verification
+
+    found: Counter[str] = Counter()
+    bad = 0
+    for finding in verification.verify(lab):
+        found[finding.kind] += 1
+        aside = repair and verification.repair(finding)
+        print(f"{finding.kind}: {finding.path}: {finding.why}{'; set aside' if aside else ''}")
+        bad += finding.kind in (verification.DAMAGED, verification.ORPHANED) and not aside
+    print(", ".join(f"{found[kind]} {kind}" for kind in verification.KINDS))
+    if bad:
+        sys.exit(1)
+
+
+def prune_store(
+    *,
+    every: int | None = None,
+    unneeded: bool = False,
+    yes: bool = False,
+    lab: Path = LAB,
+) -> None:
+    """Thin checkpoints of finished runs, after saying what that frees.
+
+    An epoch without one is reached again by training on from the nearest earlier one.
+    Example: granet-lab prune-store --every 10
+
+    Args:
+        every: Keep only every so many-th epoch, the first and the last.
+        unneeded: Keep only epochs that a measured trial branches from, the first and the last.
+        yes: Do it; else it is only said.
+        lab: Folder of the runs.
+    """
+    from granet_lab.upkeep.thinning import thin
+
+    place = _there(lab)
+    found = [one for one in thin(place, every, unneeded) if one.epochs]
+    for one in found:
+        print(
+            f"{one.run.path.name}: {len(one.epochs)} checkpoints of {one.bytes / 1e6:.1f} MB go, "
+            f"{len(one.kept)} stay"
+        )
+        if yes:
+            one.take()
+    freed = sum(one.bytes for one in found) / 1e6
+    print(f"{freed:.1f} MB " + ("freed" if yes else "would be freed; do it with --yes"))
+
+
+def export(
+    out: tyro.conf.Positional[Path],
+    *,
+    run: tuple[str, ...] = (),
+    checkpoints: bool = True,
+    lab: Path = LAB,
+) -> None:
+    """Pack runs into one file for a colleague, or all that was measured into a table.
+
+    Example: granet-lab export for_ada.tar --no-checkpoints
+
+    Args:
+        out: A .tar or .tar.gz of runs; or a .csv, the table of all measured trials.
+        run: Names of runs, as granet-lab runs lists them; by default all.
+        checkpoints: Whether they come along: most of the size.
+        lab: Folder of the runs.
+    """
+    from granet_lab import write_table
+    from granet_lab.upkeep import exchange
+
+    place = _there(lab)
+    if out.suffix == ".csv":
+        trials = [t for t in place.trials() if not run or place.run(t.recipe).path.name in run]
+        print(write_table(place.table(trials), out, place.device))
+        return
+    if not out.name.endswith((".tar", ".tar.gz")):
+        raise ValueError(f"{out} must end in .tar, .tar.gz or .csv")
+    packed = exchange.pack(place, out, run, checkpoints)
+    print(f"{out}: {len(packed)} runs, {out.stat().st_size / 1e6:.1f} MB")
+
+
+def import_(file: tyro.conf.Positional[Path], *, lab: Path = LAB) -> None:
+    """Check what a colleague has packed, and add it to a lab.
+
+    What the lab has stays. If anything in the file is not what was written, nothing is added.
+    Example: granet-lab import for_me.tar
+
+    Args:
+        file: What granet-lab export wrote.
+        lab: Folder of the runs.
+    """
+    from granet_lab import Lab
+    from granet_lab.upkeep import exchange
+
+    found = exchange.merge(Lab(lab), file)
+    for path, why in found.kept.items():
+        print(f"left out: {path}: {why}")
+    print(f"{len(found.added)} files added, {found.known} were there, {len(found.kept)} left out")
+
+
+def _there(lab: Path) -> Lab:
+    from granet_lab import Lab
+
+    if not lab.is_dir():
+        raise ValueError(f"there is no lab {lab}: make one with granet-lab train --lab {lab}")
+    return Lab(lab)

@@ -1,0 +1,1 @@
+"""A lab's folder over months: checked, thinned, passed on."""

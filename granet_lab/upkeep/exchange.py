@@ -1,0 +1,166 @@
+"""Runs in one file, for a colleague: packed, checked, merged."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import lzma
+import os
+import re
+import secrets
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from granet_lab.experiments import files
+from granet_lab.experiments.lab import Lab
+from granet_lab.experiments.store import Run
+from granet_lab.upkeep.verification import DAMAGED, ORPHANED, verify
+
+# What a run consists of, below its folder; nothing else is packed, and nothing else let in.
+_PARTS = re.compile(
+    r"recipe\.json|environment\.json|history\.jsonl"
+    r"|trials/[0-9a-f]{16}\.json|checkpoints/\d{4,}\.safetensors"
+)
+_FOLDER = re.compile(r"[^/\\.][^/\\]*")
+
+
+@dataclass
+class Merged:
+    """What an import did.
+
+    Attributes:
+        added: files that are new in the lab.
+        known: how many were there already, and the same.
+        kept: files of which the lab has another version, which stays, and why.
+    """
+
+    added: list[Path] = field(default_factory=list)
+    known: int = 0
+    kept: dict[Path, str] = field(default_factory=dict)
+
+
+def pack(lab: Lab, path: Path, runs: Iterable[str] = (), checkpoints: bool = True) -> list[Run]:
+    """Write runs of a lab into a tar file, compressed if its name ends in ``.gz``.
+
+    Args:
+        lab: whose.
+        path: of the file, which appears whole or not at all.
+        runs: names of their folders; by default all.
+        checkpoints: whether they come along: most of the size.
+
+    Returns:
+        The runs in it.
+
+    Raises:
+        ValueError: a run that the lab does not have, or there is none.
+        OSError: the file cannot be written.
+    """
+    there = {run.path.name: run for run in map(lab.run, lab.recipes())}
+    for name in (wanted := list(runs)):
+        if name not in there:
+            raise ValueError(f"there is no run {name!r} in {lab.path}: granet-lab runs lists them")
+    chosen = [there[name] for name in wanted or there]
+    if not chosen:
+        raise ValueError(f"{lab.path} holds no runs")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(temporary, "w:gz" if path.suffix == ".gz" else "w") as archive:
+            for run in chosen:
+                for part in _parts(run.path, checkpoints):
+                    archive.add(part, f"{run.path.name}/{part.relative_to(run.path)}", False)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return chosen
+
+
+def _parts(folder: Path, checkpoints: bool) -> list[Path]:
+    found = [p for p in folder.rglob("*") if p.is_file() and _is_part(p.relative_to(folder))]
+    return sorted(p for p in found if checkpoints or p.parent.name != "checkpoints")
+
+
+def _is_part(path: Path) -> bool:
+    return _PARTS.fullmatch(path.as_posix()) is not None
+
+
+def merge(lab: Lab, path: Path) -> Merged:
+    """Add what a file of :func:`pack` holds to a lab.
+
+    Everything is checked before anything is added. What the lab has stays: a finished trial is not
+    replaced, and where a run's history is another one (trained elsewhere), its checkpoints are left
+    out: they would not fit.
+
+    Args:
+        lab: is added to.
+        path: of the file.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: it is not such a file, or what is in it is not what was written. The lab is as
+            before then.
+    """
+    files.check_writable(lab.path)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=lab.path) as name:
+        folder = Path(name)
+        _unpack(path, folder)
+        for finding in verify(folder):
+            if finding.kind in (DAMAGED, ORPHANED):
+                where = finding.path.relative_to(folder)
+                raise ValueError(
+                    f"{path} is not imported: {where} is {finding.kind}: {finding.why}"
+                )
+        found = Merged()
+        for run in map(Lab(folder, "cpu").run, Lab(folder, "cpu").recipes()):
+            _merge_run(run, lab.run(run.recipe), found)
+    return found
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Regular files at the places of a run's parts; anything else is refused."""
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                run, _, part = member.name.partition("/")
+                if not (member.isreg() and _FOLDER.fullmatch(run) and _PARTS.fullmatch(part)):
+                    raise ValueError(f"{path} is not imported: {member.name!r} is no part of a run")
+                place = folder / run / part
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(archive.extractfile(member).read())
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
+        raise ValueError(f"{path} is not a whole tar file") from None
+
+
+def _merge_run(new: Run, own: Run, found: Merged) -> None:
+    theirs, ours = new.rows(), own.rows()
+    shared = min(len(theirs), len(ours))
+    alike = [_timeless(row) for row in theirs[:shared]] == [_timeless(r) for r in ours[:shared]]
+    history = own.path / "history.jsonl"
+    for part in _parts(new.path, checkpoints=True):
+        place = own.path / part.relative_to(new.path)
+        if part.name == history.name and alike and len(theirs) > len(ours):
+            files.write(place, part.read_bytes())
+            found.added.append(place)
+        elif part.parent.name == "checkpoints" and not alike:
+            found.kept[place] = "the run's history is another one here"
+        elif not place.exists():
+            files.write(place, part.read_bytes())
+            found.added.append(place)
+        elif (
+            (part.name == history.name and alike)
+            or place.read_bytes() == part.read_bytes()
+            or part.name == "environment.json"
+        ):
+            found.known += 1
+        else:
+            found.kept[place] = "it is another one here"
+
+
+def _timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "seconds"}

@@ -1,0 +1,154 @@
+"""Whether everything in a lab's folder is what was written, and belongs where it lies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from granet_lab.experiments import checkpoints, files
+from granet_lab.experiments.files import DamagedFile
+from granet_lab.experiments.identity import identity, restore
+from granet_lab.experiments.store import Run, complete
+from granet_lab.experiments.trials import Trial
+from granet_lab.training.recipe import Recipe
+
+# Not what was written; whole, but of nothing that is there; begun by somebody and not at its end;
+# of no use to anybody.
+DAMAGED, ORPHANED, UNFINISHED, LEFTOVER = "damaged", "orphaned", "unfinished", "leftover"
+KINDS = (DAMAGED, ORPHANED, UNFINISHED, LEFTOVER)
+# What sweeps under way say of themselves.
+_NOTES = "progress"
+# A file under its temporary name is somebody's at work, unless it is older, in seconds.
+_ABANDONED = 3600
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        path: of the file or folder.
+        kind: one of :data:`KINDS`.
+        why: in words.
+    """
+
+    path: Path
+    kind: str
+    why: str
+
+
+def verify(root: Path) -> Iterator[Finding]:
+    """Read a whole lab; nothing is changed.
+
+    Args:
+        root: its folder. Somebody may be at work in it.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise ValueError(f"there is no lab {root}")
+    yield from _leftovers(root)
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if folder.name != _NOTES and not folder.name.startswith("."):
+            yield from _run(root, folder)
+
+
+def repair(finding: Finding) -> bool:
+    """Set aside a file that is damaged or orphaned, so that it is computed anew when somebody asks
+    for it; whether there was one."""
+    if finding.kind not in (DAMAGED, ORPHANED) or not finding.path.is_file():
+        return False
+    files.set_aside(DamagedFile(finding.path, finding.why), finding.path)
+    return True
+
+
+def _run(root: Path, folder: Path) -> Iterator[Finding]:
+    yield from _leftovers(folder)
+    yield from _leftovers(folder / "checkpoints")
+    yield from _leftovers(folder / "trials")
+    try:
+        recipe = restore(Recipe, files.read_json(folder / "recipe.json")["recipe"])
+    except FileNotFoundError:
+        yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
+        return
+    except (DamagedFile, ValueError, KeyError, TypeError) as error:
+        yield Finding(folder / "recipe.json", DAMAGED, _words(error, folder / "recipe.json"))
+        return
+    run = Run(root, recipe)
+    if run.path.name != folder.name:
+        yield Finding(folder, ORPHANED, f"its recipe belongs into {run.path.name}")
+        return
+    yield from _environment(folder)
+    rows: list[dict[str, Any]] = []
+    try:
+        rows = run.read_rows()
+    except DamagedFile as damaged:
+        yield Finding(folder / "history.jsonl", DAMAGED, _words(damaged, folder / "history.jsonl"))
+    yield from _checkpoints(run, rows)
+    yield from _trials(run)
+    if not complete(recipe, rows):
+        done = max(0, len(rows) - 1)
+        yield Finding(folder, UNFINISHED, f"{done} of {recipe.epochs} epochs are trained")
+
+
+def _environment(folder: Path) -> Iterator[Finding]:
+    path = folder / "environment.json"
+    try:
+        files.read_json(path)
+    except FileNotFoundError:
+        return
+    except DamagedFile as damaged:
+        yield Finding(path, DAMAGED, _words(damaged, path))
+
+
+def _checkpoints(run: Run, rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    for path in sorted(run.path.glob("checkpoints/*.safetensors")):
+        try:
+            epoch = checkpoints.epoch_of(path)
+        except DamagedFile as damaged:
+            yield Finding(path, DAMAGED, _words(damaged, path))
+            continue
+        except FileNotFoundError:  # taken away meanwhile
+            continue
+        if path != run.checkpoint_path(epoch):
+            yield Finding(path, DAMAGED, f"it holds epoch {epoch}")
+        elif epoch >= len(rows):
+            yield Finding(path, ORPHANED, "the history does not come so far")
+
+
+def _trials(run: Run) -> Iterator[Finding]:
+    for path in sorted(run.path.glob("trials/[!.]*.json")):
+        try:
+            trial = restore(Trial, files.read_json(path)["trial"])
+        except FileNotFoundError:
+            continue
+        except (DamagedFile, ValueError, KeyError, TypeError) as error:
+            yield Finding(path, DAMAGED, _words(error, path))
+            continue
+        if trial.recipe != run.recipe or path != run.trial_path(identity(trial)):
+            right = Run(run.path.parent, trial.recipe).trial_path(identity(trial))
+            yield Finding(path, DAMAGED, f"it holds the trial of {right}")
+
+
+def _leftovers(folder: Path) -> Iterator[Finding]:
+    for path in sorted(folder.glob(".*.tmp")):
+        if _age(path) > _ABANDONED:
+            yield Finding(path, LEFTOVER, "whoever wrote it did not come to the end")
+    for path in sorted(folder.glob("*.damaged-*")):
+        yield Finding(path, LEFTOVER, "it was set aside as damaged")
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # it has its name by now
+        return 0.0
+
+
+def _words(error: Exception, path: Path) -> str:
+    """Why, without the path, which stands beside it."""
+    return " ".join(str(error).removeprefix(f"{path} is damaged: ").split())

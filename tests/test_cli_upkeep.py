@@ -1,0 +1,86 @@
+import re
+
+import pytest
+
+import granet_lab as gl
+
+SMALL = ("--set", "model=mlp", "epochs=3", "milestones=()", "train_size=100")
+
+
+@pytest.fixture
+def measured(run):
+    asked = ("--epoch", "1", "--rate", "0.5", "0.9", "--recovery-epochs", "1", "--workers", "1")
+    assert run("measure", *SMALL, *asked)[0] == 0
+
+
+def test_a_damaged_file_is_named_and_set_aside_and_measured_anew(run, measured, tmp_path):
+    assert run("verify")[:2] == (0, "0 damaged, 0 orphaned, 0 unfinished, 0 leftover\n")
+    path = next(tmp_path.glob("data/runs/*/trials/*.json"))
+    path.write_text("{}")
+    code, out, _ = run("verify")
+    assert code == 1
+    assert re.search(rf"damaged: .*{path.name}: ", out)
+    assert path.exists()
+    code, out, _ = run("verify", "--repair")
+    assert (code, "set aside" in out, path.exists()) == (0, True, False)
+    assert "1 leftover" in run("verify")[1]
+
+
+def test_checkpoints_are_thinned_after_it_was_said_what_that_frees(run, measured, tmp_path):
+    count = lambda: len(list(tmp_path.glob("data/runs/*/checkpoints/*")))  # noqa: E731
+    code, out, _ = run("prune-store", "--unneeded")
+    assert (code, count()) == (0, 4)
+    assert "1 checkpoints of" in out
+    assert "do it with --yes" in out
+    code, out, _ = run("prune-store", "--unneeded", "--yes")
+    assert (code, count()) == (0, 3)
+    assert out.endswith("MB freed\n")
+
+
+def test_a_lab_goes_to_a_colleague_and_comes_in_there(run, measured, tmp_path):
+    code, out, _ = run("export", "sent.tar", "--no-checkpoints")
+    assert code == 0
+    assert re.match(r"sent\.tar: 1 runs, [\d.]+ MB", out)
+    code, out, _ = run("import", "sent.tar", "--lab", "there")
+    assert (code, out) == (0, "5 files added, 0 were there, 0 left out\n")
+    here, there = gl.Lab("data/runs", "cpu"), gl.Lab("there", "cpu")
+    assert there.table(there.trials()).equals(here.table(here.trials()))
+    assert len(there.trials()) == 2
+
+
+def test_all_that_was_measured_is_one_table(run, measured):
+    assert run("export", "all.csv")[0] == 0
+    table = gl.read_table("all.csv")
+    assert sorted(table.rate) == [0.5, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("verify --lab nothing", "there is no lab nothing"),
+        ("prune-store --every 2 --lab nothing", "there is no lab nothing"),
+        ("prune-store", "there is no lab data/runs"),
+        ("export x.zip", "there is no lab data/runs"),
+        ("import file", "file is not a whole tar file"),
+        ("import nothing.tar", "nothing.tar"),
+    ],
+)
+def test_a_mistyped_command_names_the_culprit(run, words, why):
+    code, _, err = run(*words.split())
+    assert code == 1
+    assert why in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("prune-store", "say what to keep: every n-th epoch"),
+        ("export x.zip", r"x.zip must end in .tar, .tar.gz or .csv"),
+        ("export x.tar --run nope", "there is no run 'nope'"),
+    ],
+)
+def test_so_does_one_that_asks_for_nothing_sensible(run, measured, words, why):
+    code, _, err = run(*words.split())
+    assert code == 1
+    assert why in err

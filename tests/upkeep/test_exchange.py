@@ -1,0 +1,194 @@
+import io
+import json
+import os
+import re
+import tarfile
+from dataclasses import replace
+
+import pytest
+
+import granet_lab as gl
+from granet_lab.upkeep.exchange import merge, pack
+from granet_lab.upkeep.verification import verify
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A colleague's lab."""
+    return gl.Lab(tmp_path / "other", device="cpu")
+
+
+@pytest.fixture
+def trials(recipe):
+    return gl.grid(recipe, epoch=[1, 2], rate=[0.5, 0.9], recovery_epochs=1)
+
+
+@pytest.fixture
+def table(lab, trials):
+    return lab.measure(trials, workers=1, stack=1, progress=False)
+
+
+def contents(lab):
+    return {
+        path.relative_to(lab.path): path.read_bytes()
+        for path in lab.path.rglob("*")
+        if path.is_file() and "progress" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("name", ["lab.tar", "lab.tar.gz"])
+def test_what_was_packed_and_merged_is_the_same_lab(lab, other, trials, table, tmp_path, name):
+    path = tmp_path / "sent" / name
+    assert [run.path.name for run in pack(lab, path)] == [table.run[0]]
+    found = merge(other, path)
+    assert contents(other) == contents(lab)
+    assert (len(found.added), found.known, found.kept) == (len(contents(lab)), 0, {})
+    assert other.table(trials).equals(table)
+    assert list(verify(other.path)) == []
+    again = merge(other, path)
+    assert (again.added, again.known, again.kept) == ([], len(found.added), {})
+
+
+def test_without_checkpoints_it_is_small_and_they_are_made_again(
+    lab, other, recipe, trials, table, tmp_path
+):
+    pack(lab, tmp_path / "all.tar")
+    pack(lab, tmp_path / "few.tar", checkpoints=False)
+    assert (tmp_path / "few.tar").stat().st_size < (tmp_path / "all.tar").stat().st_size / 2
+    merge(other, tmp_path / "few.tar")
+    assert other.table(trials).equals(table)
+    more = gl.grid(recipe, epoch=3, rate=0.5, recovery_epochs=1)
+    assert numbers(other.measure(more, workers=1)).equals(numbers(lab.measure(more, workers=1)))
+
+
+def numbers(table):
+    return table.drop(columns="seconds")
+
+
+def test_one_run_is_packed_alone_and_an_unknown_one_refused(lab, recipe, table, tmp_path):
+    lab.train(replace(recipe, seed=7), progress=False)
+    (run,) = pack(lab, tmp_path / "one.tar", [table.run[0]])
+    with tarfile.open(tmp_path / "one.tar") as archive:
+        assert {name.partition("/")[0] for name in archive.getnames()} == {run.path.name}
+    with pytest.raises(ValueError, match="there is no run 'nope'"):
+        pack(lab, tmp_path / "none.tar", ["nope"])
+    assert not (tmp_path / "none.tar").exists()
+
+
+def test_an_empty_lab_is_not_packed(lab, tmp_path):
+    with pytest.raises(ValueError, match="holds no runs"):
+        pack(lab, tmp_path / "none.tar")
+
+
+def test_two_halves_are_put_together(lab, other, recipe, trials, table, tmp_path):
+    other.measure(trials[:2], workers=1, stack=1, progress=False)
+    (lab.run(recipe).path / "trials" / f"{table.trial[0]}.json").unlink()
+    pack(lab, tmp_path / "half.tar")
+    found = merge(other, tmp_path / "half.tar")
+    assert sorted(path.stem for path in found.added) == sorted(table.trial[2:])
+    assert numbers(other.table(trials)).equals(numbers(table))
+
+
+def test_a_longer_history_goes_on_where_the_shorter_ends(lab, other, recipe, tmp_path):
+    lab.train(recipe, progress=False)
+    run = other.train(recipe, progress=False)
+    whole = run.path / "history.jsonl"
+    rows = whole.read_text().splitlines(keepends=True)
+    whole.write_text("".join(rows[:3]))
+    for epoch in (3, 4):
+        run.checkpoint_path(epoch).unlink()
+    pack(lab, tmp_path / "lab.tar")
+    merge(other, tmp_path / "lab.tar")
+    assert len(run.rows()) == 5
+    assert run.checkpoints == [0, 1, 2, 3, 4]
+
+
+def test_what_the_lab_has_stays_where_the_other_differs(lab, other, recipe, trials, tmp_path):
+    """As if trained on another processor."""
+    lab.measure(trials, workers=1, stack=1, progress=False)
+    other.measure(trials[:1], workers=1, stack=1, progress=False)
+    history = lab.run(recipe).path / "history.jsonl"
+    rows = [row | {"test_loss": row["test_loss"] + 1e-6} for row in lab.run(recipe).rows()]
+    history.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mine = other.run(recipe)
+    mine.checkpoint_path(3).unlink()
+    before = mine.checkpoint_path(2).read_bytes(), mine.rows()
+    pack(lab, tmp_path / "lab.tar")
+    found = merge(other, tmp_path / "lab.tar")
+    assert (mine.checkpoint_path(2).read_bytes(), mine.rows()) == before
+    assert mine.checkpoints == [0, 1, 2, 4]
+    assert len(other.table(trials)) == 4
+    assert "the run's history is another one here" in found.kept.values()
+    assert found.kept[mine.path / "history.jsonl"] == "it is another one here"
+
+
+def add(archive, name, content=b"{}", **how):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for attribute, value in how.items():
+        setattr(member, attribute, value)
+    archive.addfile(member, io.BytesIO(content))
+
+
+RUN = "digits-mlp-0123456789abcdef"
+LINK = {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}
+BAD = [
+    ("../evil.json", {}),
+    ("/tmp/evil.json", {}),
+    (f"{RUN}/../../evil.json", {}),
+    (f"{RUN}/trials/../../../evil.json", {}),
+    (f"../{RUN}/recipe.json", {}),
+    (".hidden/recipe.json", {}),
+    (f"{RUN}/checkpoints/0001.pt", {}),
+    (f"{RUN}/script.py", {}),
+    (f"{RUN}/recipe.json", LINK),
+    (f"{RUN}/checkpoints/0001.safetensors", {**LINK, "type": tarfile.LNKTYPE}),
+]
+
+
+@pytest.mark.parametrize(("name", "how"), BAD)
+def test_what_is_no_part_of_a_run_is_refused_and_nothing_added(
+    lab, other, table, tmp_path, name, how
+):
+    pack(lab, tmp_path / "lab.tar")
+    with tarfile.open(tmp_path / "lab.tar", "a") as archive:
+        add(archive, name, **how)
+    with pytest.raises(ValueError, match="no part of a run"):
+        merge(other, tmp_path / "lab.tar")
+    assert contents(other) == {}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lab.tar", "other", "runs"]
+
+
+@pytest.mark.parametrize("part", ["checkpoints/0002.safetensors", "recipe.json", "trials"])
+def test_what_is_damaged_is_refused_whole(lab, other, recipe, table, tmp_path, part):
+    path = lab.run(recipe).path / part
+    path = min(path.iterdir()) if path.is_dir() else path
+    content = path.read_bytes()
+    path.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    there = gl.Lab(lab.path, "cpu")
+    try:
+        pack(there, tmp_path / "lab.tar")
+    except ValueError:  # a lab whose only recipe is damaged has nothing to pack
+        assert part == "recipe.json"
+        return
+    with pytest.raises(ValueError, match=re.escape(f"{path.name} is damaged")):
+        merge(other, tmp_path / "lab.tar")
+    assert contents(other) == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar file", os.urandom(4096)])
+def test_a_file_that_is_none_is_refused(other, tmp_path, content):
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(ValueError, match="not a whole tar file"):
+        merge(other, tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("name", ["lab.tar", "lab.tar.gz"])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
+def test_a_file_that_was_cut_off_is_refused_whole(lab, other, table, tmp_path, name, share):
+    path = tmp_path / name
+    pack(lab, path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ValueError, match=r"not a whole tar file|is damaged|orphaned"):
+        merge(other, path)
+    assert contents(other) == {}

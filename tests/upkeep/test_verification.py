@@ -1,0 +1,198 @@
+import json
+import os
+import random
+import shutil
+import time
+from dataclasses import replace
+
+import pytest
+
+import granet_lab as gl
+from granet_lab.experiments import checkpoints, files
+from granet_lab.training import loop
+from granet_lab.upkeep.verification import (
+    DAMAGED,
+    LEFTOVER,
+    ORPHANED,
+    UNFINISHED,
+    repair,
+    verify,
+)
+
+
+@pytest.fixture
+def trials(recipe):
+    return gl.grid(recipe, epoch=[0, 2, 4], rate=[0.5, 0.9], recovery_epochs=1)
+
+
+@pytest.fixture
+def measured(lab, trials):
+    """The table of a whole lab."""
+    return lab.measure(trials, workers=1, stack=1, progress=False)
+
+
+def found(lab):
+    return {(one.kind, one.path.name) for one in verify(lab.path)}
+
+
+def parts(lab, pattern):
+    return sorted(lab.path.glob(pattern))
+
+
+def numbers(table):
+    return table.drop(columns="seconds")
+
+
+def test_a_whole_lab_has_nothing_to_be_found(lab, measured):
+    assert found(lab) == set()
+
+
+def test_where_there_is_no_lab_it_says_so(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no lab .*nothing"):
+        list(verify(tmp_path / "nothing"))
+
+
+def test_verifying_changes_nothing(lab, measured):
+    damaged = parts(lab, "*/trials/*.json")[0]
+    damaged.write_bytes(b"")
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in lab.path.rglob("*")}
+    assert found(lab) == {(DAMAGED, damaged.name)}
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in lab.path.rglob("*")} == before
+
+
+def cut(content, draw):
+    return content[: draw.randrange(len(content))]
+
+
+def flip(content, draw):
+    place, bit = draw.randrange(len(content)), 1 << draw.randrange(8)
+    return content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
+
+
+def empty(content, draw):
+    return b""
+
+
+def other(content, draw):
+    return draw.randbytes(len(content))
+
+
+FILES = ["*/checkpoints/*.safetensors", "*/trials/*.json", "*/recipe.json", "*/environment.json"]
+
+
+@pytest.mark.parametrize("pattern", FILES)
+@pytest.mark.parametrize("damage", [cut, flip, empty, other])
+def test_damage_anywhere_in_a_file_is_found_and_named(lab, measured, pattern, damage):
+    draw = random.Random(f"{pattern} {damage.__name__}")
+    for _ in range(15):
+        path = draw.choice(parts(lab, pattern))
+        whole = path.read_bytes()
+        path.write_bytes(damage(whole, draw))
+        if not (pattern.endswith(".json") and same(path, whole)):
+            seen = list(verify(lab.path))
+            assert [(one.kind, one.path) for one in seen] == [(DAMAGED, path)]
+            assert seen[0].why
+        path.write_bytes(whole)
+    assert found(lab) == set()
+
+
+def same(path, whole):
+    """Whether JSON says the same in other words: only a space was hit."""
+    try:
+        return json.loads(path.read_bytes()) == json.loads(whole)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty, other])
+def test_what_was_repaired_is_computed_anew_to_the_same_numbers(lab, trials, measured, damage):
+    draw = random.Random(damage.__name__)
+    hit = [draw.choice(parts(lab, pattern)) for pattern in FILES[:2]]
+    for path in hit:
+        path.write_bytes(damage(path.read_bytes(), draw))
+    assert [repair(one) for one in verify(lab.path)] == [True, True]
+    assert not any(path.exists() for path in hit)
+    assert {kind for kind, _ in found(lab)} == {LEFTOVER}
+    again = lab.measure(trials, workers=1, stack=1, progress=False)
+    assert numbers(again).equals(numbers(measured))
+
+
+def test_a_history_that_is_not_one_is_found(lab, recipe, measured):
+    path = lab.run(recipe).path / "history.jsonl"
+    path.write_text(path.read_text().replace('"epoch": 2', '"epoch": 7'))
+    assert (DAMAGED, "history.jsonl") in found(lab)
+
+
+def test_a_trial_in_place_of_another_is_found(lab, measured):
+    one, two, *_ = parts(lab, "*/trials/*.json")
+    shutil.copy(one, two)
+    (seen,) = verify(lab.path)
+    assert (seen.kind, seen.path) == (DAMAGED, two)
+    assert one.name in seen.why
+
+
+def test_so_is_a_checkpoint_of_another_epoch(lab, recipe, measured):
+    run = lab.run(recipe)
+    shutil.copy(run.checkpoint_path(1), run.checkpoint_path(3))
+    assert found(lab) == {(DAMAGED, run.checkpoint_path(3).name)}
+
+
+def test_a_pickle_in_place_of_a_checkpoint_is_damaged_and_its_code_does_not_run(
+    lab, recipe, measured, tmp_path
+):
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    import pickle
+
+    import torch
+
+    path = lab.run(recipe).checkpoint_path(2)
+    for write in (lambda: path.write_bytes(pickle.dumps(Code())), lambda: torch.save(Code(), path)):
+        write()
+        assert found(lab) == {(DAMAGED, path.name)}
+        with pytest.raises(files.DamagedFile):
+            checkpoints.read(path, loop.new_state(recipe, recipe.images()))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_checkpoints_beyond_the_history_are_orphans(lab, recipe, measured):
+    run = lab.run(recipe)
+    path = run.path / "history.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    assert found(lab) == {
+        (UNFINISHED, run.path.name),
+        *((ORPHANED, run.checkpoint_path(epoch).name) for epoch in (3, 4)),
+    }
+
+
+def test_a_run_on_its_way_is_unfinished_and_left_alone(lab, recipe):
+    lab.train(recipe, progress=False)
+    path = lab.run(recipe).path
+    longer = replace(recipe, epochs=6)
+    run = lab.run(longer)
+    run.describe("cpu")
+    (seen,) = verify(lab.path)
+    assert (seen.kind, seen.path) == (UNFINISHED, run.path)
+    assert "0 of 6" in seen.why
+    assert repair(seen) is False
+    assert path.exists()
+
+
+def test_folders_that_nobody_will_look_into_are_orphans(lab, recipe, measured):
+    run = lab.run(recipe)
+    shutil.copytree(run.path, lab.path / "copied")
+    (lab.path / "empty").mkdir()
+    assert found(lab) == {(ORPHANED, "copied"), (ORPHANED, "empty")}
+    assert [repair(one) for one in verify(lab.path)] == [False, False]
+
+
+def test_what_a_dead_writer_left_is_found_once_it_is_old(lab, recipe, measured):
+    run = lab.run(recipe)
+    path = run.path / "trials" / ".0123456789abcdef.json.deadbeef.tmp"
+    path.write_text("{")
+    assert found(lab) == set()
+    long_ago = time.time() - 7200
+    os.utime(path, (long_ago, long_ago))
+    assert found(lab) == {(LEFTOVER, path.name)}
