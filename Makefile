@@ -18,7 +18,7 @@ test: $(SETUP) lint ## lint, unit tests, and all notebooks compared with their s
 test-slow: $(SETUP) ## the long tests: kills at random moments, whole trainings
 	$(BIN)/pytest -m slow
 
-bench: $(SETUP) ## time it beside a plain loop, its features, the limit; half an hour
+bench: $(SETUP) ## time it beside a plain loop, its features, the limit; 40 minutes
 	$(BIN)/python -m benchmarks
 
 lab: $(SETUP) ## open JupyterLab on the notebooks
