@@ -14,7 +14,7 @@ def measured(run):
 
 
 def test_a_damaged_file_is_named_and_set_aside_and_measured_anew(run, measured, tmp_path):
-    assert run("verify")[:2] == (0, "0 damaged, 0 orphaned, 0 unfinished, 0 leftover\n")
+    assert run("verify")[:2] == (0, "0 damaged, 0 orphaned, 0 unfinished, 0 leftover, 0 unknown\n")
     path = next(tmp_path.glob("data/runs/*/trials/*.json"))
     path.write_text("{}")
     code, out, _ = run("verify")

@@ -16,9 +16,10 @@ from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
 
 # Not what was written; whole, but of nothing that is there; begun by somebody and not at its end;
-# of no use to anybody.
+# of no use to anybody; whole, but made by names that are not here, a notebook's criterion, say.
 DAMAGED, ORPHANED, UNFINISHED, LEFTOVER = "damaged", "orphaned", "unfinished", "leftover"
-KINDS = (DAMAGED, ORPHANED, UNFINISHED, LEFTOVER)
+UNKNOWN = "unknown"
+KINDS = (DAMAGED, ORPHANED, UNFINISHED, LEFTOVER, UNKNOWN)
 # What sweeps under way say of themselves.
 _NOTES = "progress"
 # A file under its temporary name is somebody's at work, unless it is older, in seconds.
@@ -75,8 +76,8 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     except FileNotFoundError:
         yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
         return
-    except (DamagedFile, ValueError, KeyError, TypeError) as error:
-        yield Finding(folder / "recipe.json", DAMAGED, _words(error, folder / "recipe.json"))
+    except (ValueError, KeyError, TypeError) as error:
+        yield _unreadable(folder / "recipe.json", error)
         return
     run = Run(root, recipe)
     if run.path.name != folder.name:
@@ -126,12 +127,19 @@ def _trials(run: Run) -> Iterator[Finding]:
             trial = restore(Trial, files.read_json(path)["trial"])
         except FileNotFoundError:
             continue
-        except (DamagedFile, ValueError, KeyError, TypeError) as error:
-            yield Finding(path, DAMAGED, _words(error, path))
+        except (ValueError, KeyError, TypeError) as error:
+            yield _unreadable(path, error)
             continue
         if trial.recipe != run.recipe or path != run.trial_path(identity(trial)):
             right = Run(run.path.parent, trial.recipe).trial_path(identity(trial))
             yield Finding(path, DAMAGED, f"it holds the trial of {right}")
+
+
+def _unreadable(path: Path, error: Exception) -> Finding:
+    """A file that does not describe a run or trial, or one that is not known here: its checksum is
+    right then, and it is refused for what it names."""
+    known = isinstance(error, DamagedFile) or not isinstance(error, ValueError)
+    return Finding(path, DAMAGED if known else UNKNOWN, _words(error, path))
 
 
 def _leftovers(folder: Path) -> Iterator[Finding]:

@@ -9,12 +9,14 @@ import pytest
 
 import granet_lab as gl
 from granet_lab.experiments import checkpoints, files
+from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.training import loop
 from granet_lab.upkeep.verification import (
     DAMAGED,
     LEFTOVER,
     ORPHANED,
     UNFINISHED,
+    UNKNOWN,
     repair,
     verify,
 )
@@ -196,3 +198,29 @@ def test_what_a_dead_writer_left_is_found_once_it_is_old(lab, recipe, measured):
     long_ago = time.time() - 7200
     os.utime(path, (long_ago, long_ago))
     assert found(lab) == {(LEFTOVER, path.name)}
+
+
+def test_what_a_notebook_has_defined_is_no_damage_where_it_is_not_defined(lab, recipe, measured):
+    @gl.criterion
+    def mine(context):
+        return context.weights()
+
+    (trial,) = gl.grid(recipe, epoch=2, rate=0.5, criterion="mine", recovery_epochs=1)
+    lab.measure(trial, workers=1, progress=False)
+    CRITERIA._entries.pop("mine")
+    (seen,) = verify(lab.path)
+    assert seen.kind == UNKNOWN
+    assert "unknown criterion 'mine'" in seen.why
+    assert repair(seen) is False
+    assert seen.path.exists()
+
+
+def test_nor_is_a_run_of_ones_own_network(lab, recipe):
+    path = lab.train(recipe, progress=False).path / "recipe.json"
+    asked = files.read_json(path)
+    asked["recipe"]["model"] = "mine"
+    files.write_json(path, asked)
+    (seen,) = verify(lab.path)
+    assert (seen.kind, seen.path) == (UNKNOWN, path)
+    assert repair(seen) is False
+    assert path.exists()
