@@ -12,6 +12,7 @@ measured. The last table says which target is met. An epoch is 390 steps of 128 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import tempfile
@@ -40,7 +41,7 @@ GRID = {
     "regrow": [None, "gradient"],
 }
 RECOVERY = 30
-NETWORK_EPOCHS = 16 * 4 * 2 * RECOVERY
+NETWORK_EPOCHS = math.prod(map(len, GRID.values())) * RECOVERY
 # Steps of the plain loop that are timed.
 _PLAIN_STEPS = 40
 

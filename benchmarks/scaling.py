@@ -21,7 +21,7 @@ from pathlib import Path
 import granet_lab as gl
 from benchmarks import pictures
 from benchmarks.targets import Target
-from benchmarks.timing import heading, in_turn, ratio
+from benchmarks.timing import gain, heading, in_turn, ratio
 from benchmarks.training import Several
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.limits import needs
@@ -46,14 +46,14 @@ def main() -> None:
 def run(repeats: int = 3) -> None:
     """Measure and print the tables."""
     print(f"{heading()}\n")
-    gain = by_trials(repeats)
+    digits = by_trials(repeats)
     by_width(repeats)
     by_size(repeats)
     by_division(repeats)
     real = real_images(repeats)
     print("\nTargets")
     name = f"{CORES} processes beside one"
-    print(Target(f"a sweep of digits, {name}", 0.95 * CORES, gain, "times", more=True))
+    print(Target(f"a sweep of digits, {name}", 0.95 * CORES, digits, "times", more=True))
     print(Target(f"a sweep of ResNet-20, {name}", 0.95 * CORES, real, "times", more=True))
 
 
@@ -78,7 +78,7 @@ def by_trials(repeats: int) -> float:
             cells = [_cell(times.get(name), n) for name in ways]
             one, several = list(times.values())[-2:]
             print(f"  {n:>6}{''.join(cells)}   {ratio(one, several)}", flush=True)
-    return statistics.median(a / b for a, b in zip(one, several, strict=True))
+    return gain(one, several)
 
 
 def _cell(found: list[float] | None, n: int) -> str:
@@ -163,8 +163,8 @@ def _rows(ways: dict[int, Callable[[], object]], steps: int, repeats: int) -> No
     times = in_turn(ways, 2 * repeats)
     each = {n: [t / n / steps for t in found] for n, found in times.items()}
     for n, found in each.items():
-        gain = "" if n == 1 else f"   {ratio(each[1], found)}"
-        print(f"  {n:>4}{1e3 * statistics.median(found):9.2f} ms{gain}")
+        beside = "" if n == 1 else f"   {ratio(each[1], found)}"
+        print(f"  {n:>4}{1e3 * statistics.median(found):9.2f} ms{beside}")
 
 
 def by_division(repeats: int) -> None:
@@ -186,8 +186,8 @@ def _divided(name: str, make: Callable[..., Recipe], steps: int, repeats: int) -
     for (processes, threads), found in times.items():
         rate = processes * steps / statistics.median(found)
         alone = [processes * t for t in times[1, 1]]
-        gain = "" if (processes, threads) == (1, 1) else f"   {ratio(alone, found)}"
-        print(f"  {processes} x {threads}{rate:9.1f}{gain}")
+        beside = "" if (processes, threads) == (1, 1) else f"   {ratio(alone, found)}"
+        print(f"  {processes} x {threads}{rate:9.1f}{beside}")
 
 
 def real_images(repeats: int) -> float:
@@ -199,9 +199,9 @@ def real_images(repeats: int) -> float:
         times = in_turn(ways, repeats, before=functools.partial(_warm, lab, trials[:CORES]))
     print(f"\n{len(trials)} trials of ResNet-20, 32x32: {CORES} processes beside one")
     for n, found in times.items():
-        gain = "" if n == 1 else f"   {ratio(times[1], found)}"
-        print(f"  {n:>4}{statistics.median(found):9.2f} s{gain}")
-    return statistics.median(a / b for a, b in zip(times[1], times[CORES], strict=True))
+        beside = "" if n == 1 else f"   {ratio(times[1], found)}"
+        print(f"  {n:>4}{statistics.median(found):9.2f} s{beside}")
+    return gain(times[1], times[CORES])
 
 
 if __name__ == "__main__":

@@ -47,8 +47,17 @@ def in_turn(
 
 def ratio(a: Sequence[float], b: Sequence[float]) -> str:
     """A over B, round by round: the median, the lowest and the highest."""
-    pairs = sorted(x / y for x, y in zip(a, b, strict=True))
+    pairs = _over(a, b)
     return f"{statistics.median(pairs):.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})"
+
+
+def gain(a: Sequence[float], b: Sequence[float]) -> float:
+    """The median that :func:`ratio` tells."""
+    return statistics.median(_over(a, b))
+
+
+def _over(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    return sorted(x / y for x, y in zip(a, b, strict=True))
 
 
 def scaled(times: Times, factors: Mapping[str, float]) -> Times:

@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,35 @@ class DamagedFile(ValueError):
         super().__init__(f"{path} is damaged: {why}")
 
 
+@contextlib.contextmanager
+def appearing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file that is open under a temporary name, and moved into place as the block ends.
+
+    Args:
+        path: of the file; its folder is made.
+        durable: False leaves out the flush to the disk, for what may be lost with the machine.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if durable:
+            _flush_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def write(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a file under a temporary name, flush it to the disk, then move it into place.
+    """Write a file, see :func:`appearing`.
 
     Args:
         path: of the file; its folder is made.
@@ -32,22 +60,11 @@ def write(path: Path, content: bytes, durable: bool = True) -> None:
     Raises:
         OSError: the file cannot be written; the message names the folder.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with appearing(path, durable) as file:
             file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if durable:
-            _flush_folder(path.parent)
     except OSError as error:
         raise OSError(f"cannot write to {path.parent}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:

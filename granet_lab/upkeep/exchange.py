@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import lzma
-import os
 import re
-import secrets
 import tarfile
 import tempfile
 import zlib
@@ -19,7 +16,7 @@ from typing import Any
 from granet_lab.experiments import files
 from granet_lab.experiments.lab import Lab
 from granet_lab.experiments.store import Run
-from granet_lab.upkeep.verification import DAMAGED, ORPHANED, verify
+from granet_lab.upkeep.verification import DAMAGED, ORPHANED, UNKNOWN, verify
 
 # What a run consists of, below its folder; nothing else is packed, and nothing else let in.
 _PARTS = re.compile(
@@ -67,17 +64,11 @@ def pack(lab: Lab, path: Path, runs: Iterable[str] = (), checkpoints: bool = Tru
     chosen = [there[name] for name in wanted or there]
     if not chosen:
         raise ValueError(f"{lab.path} holds no runs")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(temporary, "w:gz" if path.suffix == ".gz" else "w") as archive:
-            for run in chosen:
-                for part in _parts(run.path, checkpoints):
-                    archive.add(part, f"{run.path.name}/{part.relative_to(run.path)}", False)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    mode = "w:gz" if path.suffix == ".gz" else "w"
+    with files.appearing(path) as file, tarfile.open(fileobj=file, mode=mode) as archive:
+        for run in chosen:
+            for part in _parts(run.path, checkpoints):
+                archive.add(part, f"{run.path.name}/{part.relative_to(run.path)}", False)
     return chosen
 
 
@@ -111,13 +102,14 @@ def merge(lab: Lab, path: Path) -> Merged:
         folder = Path(name)
         _unpack(path, folder)
         for finding in verify(folder):
-            if finding.kind in (DAMAGED, ORPHANED):
+            if finding.kind in (DAMAGED, ORPHANED, UNKNOWN):
                 where = finding.path.relative_to(folder)
                 raise ValueError(
                     f"{path} is not imported: {where} is {finding.kind}: {finding.why}"
                 )
         found = Merged()
-        for run in map(Lab(folder, "cpu").run, Lab(folder, "cpu").recipes()):
+        theirs = Lab(folder, "cpu")
+        for run in map(theirs.run, theirs.recipes()):
             _merge_run(run, lab.run(run.recipe), found)
     return found
 
