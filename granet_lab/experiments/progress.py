@@ -127,13 +127,8 @@ def note(run: Run, work: Recipe | Trial) -> Note | None:
 
 def notes(run: Run) -> list[Note]:
     """Everything under way in a run."""
-    return list(under_way(run).values())
-
-
-def under_way(run: Run) -> dict[str, Note]:
-    """Everything under way in a run, by the hash of the trial, or "training"."""
-    found = {path.stem: _read(path) for path in sorted(run.path.glob("progress/*.json"))}
-    return {name: one for name, one in found.items() if one is not None}
+    found = [_read(path) for path in sorted(run.path.glob("progress/*.json"))]
+    return [one for one in found if one is not None]
 
 
 class News:
@@ -144,7 +139,7 @@ class News:
         self._rows: dict[Path, int] = {}
 
     def of(self, run: Run) -> dict[str, Note]:
-        """What is new in a run since the last time, as from :func:`under_way`."""
+        """What is new in a run since the last time, by the hash of the trial, or "training"."""
         found = {}
         for path in run.path.glob("progress/*.json"):
             written = _written(path)
