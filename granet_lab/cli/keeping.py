@@ -102,7 +102,7 @@ def export(
         lab: Folder of the runs.
     """
     from granet_lab import write_table
-    from granet_lab.upkeep import exchange
+    from granet_lab.upkeep import sharing
 
     place = _there(lab)
     if out.suffix == ".csv":
@@ -111,7 +111,7 @@ def export(
         return
     if not out.name.endswith((".tar", ".tar.gz")):
         raise ValueError(f"{out} must end in .tar, .tar.gz or .csv")
-    packed = exchange.pack(place, out, run, checkpoints)
+    packed = sharing.pack(place, out, run, checkpoints)
     print(f"{out}: {len(packed)} runs, {out.stat().st_size / 1e6:.1f} MB")
 
 
@@ -126,9 +126,9 @@ def import_(file: tyro.conf.Positional[Path], *, lab: Path = LAB) -> None:
         lab: Folder of the runs.
     """
     from granet_lab import Lab
-    from granet_lab.upkeep import exchange
+    from granet_lab.upkeep import sharing
 
-    found = exchange.merge(Lab(lab), file)
+    found = sharing.merge(Lab(lab), file)
     for path, why in found.kept.items():
         print(f"left out: {path}: {why}")
     print(f"{len(found.added)} files added, {found.known} were there, {len(found.kept)} left out")

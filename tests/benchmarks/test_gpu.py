@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from benchmarks import gpu, pictures
+from granet_lab.datasets import DATASETS
 
 
 @pytest.fixture
 def small(monkeypatch):
     """A small network, a short run and a grid of four trials instead."""
+    # The data set that the benchmark defines is forgotten afterwards.
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
     recipe = pictures.recipe
     changes = {"model": "convnet", "epochs": 2, "milestones": ()}
     monkeypatch.setattr(pictures, "recipe", lambda **asked: recipe(**changes, **asked))

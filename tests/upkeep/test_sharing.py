@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import granet_lab as gl
-from granet_lab.upkeep.exchange import merge, pack
+from granet_lab.upkeep.sharing import merge, pack
 from granet_lab.upkeep.verification import verify
 
 
