@@ -113,7 +113,9 @@ def carry_out(
     with _TURN, contextlib.suppress(Stopped), threads(recipe_of(pack[0]).threads):
         _define(place.definitions)
         while left := [w for w in left if w not in failed and not done(place.root, w)]:
-            if networks < 2:
+            # A lane without a network costs a GPU as much as one with; on a CPU a network alone
+            # would be rounded differently.
+            if networks < 2 or (len(left) == 1 and not place.on_cpu):
                 for work in left:
                     _alone(place, work, keep, heard, failed)
                 break

@@ -136,3 +136,12 @@ def test_threads_of_one_process_take_turns(asked, place, monkeypatch):
         found = list(executor.map(lambda pack: carry_out(place, pack, 2, {}), packs))
     assert found == [{}] * 3
     assert most == [1] * 3
+
+
+def test_one_trial_alone_is_a_lane_on_a_cpu_and_none_on_a_gpu(lab, asked, place, monkeypatch):
+    assert carry_out(place, asked[:1], 8, {}) == {}
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "on_cpu", False)
+        assert carry_out(place, asked[1:2], 8, {}) == {}
+        assert carry_out(place, asked[2:4], 8, {}) == {}
+    assert list(lab.table(asked[:4]).stacked) == [True, False, True, True]
