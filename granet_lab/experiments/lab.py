@@ -11,12 +11,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from granet_lab import checks
-from granet_lab.experiments import execution, files, pools, readiness, trainings
-from granet_lab.experiments.background import Job
+from granet_lab.experiments import files, readiness, trainings
 from granet_lab.experiments.comparison import COMPARED, compared, comparison
 from granet_lab.experiments.environment import default_device, usable_device
-from granet_lab.experiments.pools import OwnProcesses
-from granet_lab.experiments.progress import telling
+from granet_lab.experiments.execution import pools, sweep, tasks
+from granet_lab.experiments.execution.background import Job
+from granet_lab.experiments.execution.pools import OwnProcesses
+from granet_lab.experiments.execution.progress import telling
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tables import with_none
 from granet_lab.experiments.trials import Trial
@@ -130,7 +131,7 @@ class Lab(Views):
             ValueError: a schedule that does not fit its recipe.
         """
         trials = [trials] if isinstance(trials, Trial) else list(trials)
-        missing = {t.recipe for t in trials if execution.result(self.path, t) is None}
+        missing = {t.recipe for t in trials if tasks.result(self.path, t) is None}
         if missing:
             files.check_writable(self.path)
         readiness.check(missing, self.device, here=executor is None)
@@ -138,7 +139,7 @@ class Lab(Views):
         for one in missing:
             self.run(one).check_epochs(checkpoints)
         pool = pools.choose(executor, workers, [t.recipe for t in trials], self.device)
-        failed = execution.measure_all(
+        failed = sweep.measure_all(
             self.path,
             trials,
             self.device,
@@ -202,7 +203,7 @@ class Lab(Views):
         pool = pools.choose(executor, workers, missing, self.device)
         for one in missing:
             self.run(one).check_epochs(checkpoints)
-        failed = execution.measure_all(
+        failed = sweep.measure_all(
             self.path,
             [],
             self.device,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from granet_lab.experiments import execution, files
+from granet_lab.experiments import files
+from granet_lab.experiments.execution import tasks
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import identity, restore
 from granet_lab.experiments.plasticity import sparsities
@@ -41,7 +42,7 @@ class Views:
         failed = failed or {}
         rows = []
         for trial in trials:
-            found = execution.result(self.path, trial)
+            found = tasks.result(self.path, trial)
             names = {"run": self.run(trial.recipe).path.name, "trial": identity(trial)}
             if found is not None:
                 rows.append(trial_columns(trial) | found["row"] | names)
@@ -60,7 +61,7 @@ class Views:
         """
         rows = []
         for trial in trials:
-            found = execution.result(self.path, trial)
+            found = tasks.result(self.path, trial)
             if found is not None:
                 asked = trial_columns(trial) | {"acc_before": found["row"]["acc_before"]}
                 rows += [asked | {"lr": None} | point for point in found["curve"]]
@@ -77,7 +78,7 @@ class Views:
         """
         rows = []
         for trial in trials:
-            found = execution.result(self.path, trial) or {}
+            found = tasks.result(self.path, trial) or {}
             rows += [trial_columns(trial) | sparsities(one) for one in found.get("layers", [])]
         return with_none(pd.DataFrame(rows))
 

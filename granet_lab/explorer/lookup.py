@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from granet_lab.experiments import estimate, progress
+from granet_lab.experiments import estimate
+from granet_lab.experiments.execution import progress
 from granet_lab.experiments.results import Results
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial

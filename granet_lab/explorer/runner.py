@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from granet_lab.experiments import pools
-from granet_lab.experiments.background import Job
+from granet_lab.experiments.execution import pools
+from granet_lab.experiments.execution.background import Job
+from granet_lab.experiments.execution.pools import OwnProcesses
 from granet_lab.experiments.lab import Lab
-from granet_lab.experiments.pools import OwnProcesses
 from granet_lab.experiments.trials import Trial
 
 # Seconds until the first processes have loaded everything, on two cores.

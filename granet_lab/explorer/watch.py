@@ -9,9 +9,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from granet_lab.experiments import estimate, progress
+from granet_lab.experiments import estimate
+from granet_lab.experiments.execution import progress
+from granet_lab.experiments.execution.progress import Note
 from granet_lab.experiments.lab import Lab
-from granet_lab.experiments.progress import Note
 from granet_lab.experiments.store import Run
 
 # Seconds between two looks, while something is under way and while nothing is; and how many times

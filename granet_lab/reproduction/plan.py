@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from granet_lab import checks
-from granet_lab.experiments import Lab, estimate, pools
+from granet_lab.experiments import Lab, estimate
 from granet_lab.experiments.comparison import Entry, comparison
+from granet_lab.experiments.execution import pools
 from granet_lab.experiments.results import Results
 from granet_lab.experiments.trials import Trial, grid
 from granet_lab.reproduction.published import published

@@ -7,8 +7,8 @@ import pytest
 
 import granet_lab as gl
 from granet_lab.datasets import DATASETS
-from granet_lab.experiments.background import Job
 from granet_lab.experiments.execution import result
+from granet_lab.experiments.execution.background import Job
 from granet_lab.experiments.files import read_json, write_json
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.tidy import COLUMNS
@@ -229,7 +229,7 @@ def test_data_that_cannot_be_loaded_are_one_error_before_any_worker_starts(
         raise ValueError("the images were forgotten at home")
 
     define(DATASETS, forgotten)
-    monkeypatch.setattr("granet_lab.experiments.pools.choose", None)
+    monkeypatch.setattr("granet_lab.experiments.execution.pools.choose", None)
     lost = replace(recipe, dataset="forgotten")
     asked = gl.grid(lost, epoch=[1, 2], rate=0.5, seed=[0, 1])
     with pytest.raises(ValueError, match=r"^the images were forgotten at home$"):
@@ -242,7 +242,7 @@ def test_data_that_cannot_be_loaded_are_one_error_before_any_worker_starts(
 def test_a_network_that_cannot_be_made_is_one_error_before_any_worker_starts(
     lab, recipe, monkeypatch
 ):
-    monkeypatch.setattr("granet_lab.experiments.pools.choose", None)
+    monkeypatch.setattr("granet_lab.experiments.execution.pools.choose", None)
     lost = replace(recipe, model="granet_lab.nowhere:network")
     with pytest.raises(ValueError, match=r"granet_lab\.nowhere") as caught:
         lab.measure(gl.grid(lost, epoch=1, rate=0.5), progress=False)

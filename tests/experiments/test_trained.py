@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import granet_lab as gl
-from granet_lab.experiments import tasks, trained
+from granet_lab.experiments import trained
+from granet_lab.experiments.execution import tasks
 from granet_lab.experiments.plasticity import Measurement, measure_trial
 from granet_lab.experiments.trained import train_together
 from granet_lab.experiments.trainings import Training

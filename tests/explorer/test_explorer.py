@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 import granet_lab as gl
-from granet_lab.experiments.pools import ThisProcess
-from granet_lab.experiments.progress import telling
+from granet_lab.experiments.execution.pools import ThisProcess
+from granet_lab.experiments.execution.progress import telling
 from granet_lab.explorer.picture import Picture
 from granet_lab.explorer.setting import Setting
 from granet_lab.sparsity.criteria import CRITERIA

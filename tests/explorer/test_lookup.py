@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import granet_lab as gl
-from granet_lab.experiments import estimate, progress
-from granet_lab.experiments.progress import telling
+from granet_lab.experiments import estimate
+from granet_lab.experiments.execution import progress
+from granet_lab.experiments.execution.progress import telling
 from granet_lab.explorer.lookup import Answer, Line, Lookup, mean_curve
 from granet_lab.explorer.setting import Setting
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import granet_lab as gl
-from granet_lab.experiments import pools
+from granet_lab.experiments.execution import pools
 from granet_lab.explorer.runner import Runner
 
 

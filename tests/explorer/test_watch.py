@@ -9,8 +9,8 @@ from importlib import import_module
 import pytest
 
 import granet_lab as gl
-from granet_lab.experiments import progress
-from granet_lab.experiments.progress import Sweep, telling
+from granet_lab.experiments.execution import progress
+from granet_lab.experiments.execution.progress import Sweep, telling
 
 watching = import_module("granet_lab.explorer.watch")  # its function has the same name
 NOTHING = "Nothing is under way."

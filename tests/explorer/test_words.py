@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import granet_lab as gl
-from granet_lab.experiments.progress import Note
+from granet_lab.experiments.execution.progress import Note
 from granet_lab.explorer import words
 from granet_lab.explorer.lookup import Answer, Known, Line, Scene
 from granet_lab.explorer.setting import Setting

@@ -89,9 +89,9 @@ def test_workers_and_bars_are_the_callers_choice(lab, folder, undrawn, monkeypat
 
     def one(executor, workers, *_):
         chosen.append(workers)
-        return gl.experiments.pools.ThisProcess()
+        return gl.experiments.execution.pools.ThisProcess()
 
-    monkeypatch.setattr("granet_lab.experiments.pools.choose", one)
+    monkeypatch.setattr("granet_lab.experiments.execution.pools.choose", one)
     carry_out(lab, small(what=["plasticity", "methods"]), folder, workers=3)
     assert chosen == [3, 3]
     assert "epoch" not in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import granet_lab as gl
-from granet_lab.experiments.pools import (
+from granet_lab.experiments.execution.pools import (
     Lent,
     OwnProcesses,
     SharedProcesses,

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import granet_lab as gl
-from granet_lab.experiments import plasticity, tasks
+from granet_lab.experiments import plasticity
+from granet_lab.experiments.execution import tasks
+from granet_lab.experiments.execution.tasks import Place, carry_out
 from granet_lab.experiments.plasticity import Measurement
-from granet_lab.experiments.tasks import Place, carry_out
 from granet_lab.experiments.trained import train_together
 from granet_lab.experiments.trainings import Training
 from granet_lab.training.stacked import Stack

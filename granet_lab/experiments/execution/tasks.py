@@ -16,10 +16,10 @@ import torch
 
 from granet_lab.datasets import AUGMENTATIONS, DATASETS
 from granet_lab.experiments import files
+from granet_lab.experiments.execution.progress import Stopped, Task
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.experiments.plasticity import Measurement
-from granet_lab.experiments.progress import Stopped, Task
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trained import train_alone, train_together
 from granet_lab.experiments.trainings import Training

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from granet_lab.experiments.packing import packs
+from granet_lab.experiments.execution.packing import packs
 
 works = st.integers(0, 2000)
 rooms = st.integers(2, 64)

@@ -17,7 +17,7 @@ import torch
 
 import granet_lab as gl
 from granet_lab.datasets import AUGMENTATIONS, DATASETS
-from granet_lab.experiments import tasks
+from granet_lab.experiments.execution import tasks
 from granet_lab.models import MODELS
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 import granet_lab as gl
-from granet_lab.experiments import files, progress
+from granet_lab.experiments import files
+from granet_lab.experiments.execution import progress
+from granet_lab.experiments.execution.progress import News, Stopped, Sweep, Task, telling
 from granet_lab.experiments.identity import describe
-from granet_lab.experiments.progress import News, Stopped, Sweep, Task, telling
 
 CURVE = [{"recovery_epoch": 0, "test_acc": 31.5}, {"recovery_epoch": 1, "test_acc": 90.0}]
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from granet_lab.experiments.tasks import Work
+from granet_lab.experiments.execution.tasks import Work
 
 # What one task does: runs, or trials, whose networks share a stack.
 Pack = tuple[Work, ...]

@@ -11,12 +11,13 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from granet_lab.experiments import execution, files, progress
+from granet_lab.experiments import files
+from granet_lab.experiments.execution import progress, sweep, tasks
+from granet_lab.experiments.execution.pools import OwnProcesses
+from granet_lab.experiments.execution.progress import Stopped
+from granet_lab.experiments.execution.tasks import one_line
 from granet_lab.experiments.identity import identity
-from granet_lab.experiments.pools import OwnProcesses
-from granet_lab.experiments.progress import Stopped
 from granet_lab.experiments.store import Run
-from granet_lab.experiments.tasks import one_line
 from granet_lab.experiments.trials import Trial
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Job:
         processes: OwnProcesses,
         stack: int | None = None,
     ) -> None:
-        self.trials = [t for t in dict.fromkeys(trials) if execution.result(root, t) is None]
+        self.trials = [t for t in dict.fromkeys(trials) if tasks.result(root, t) is None]
         self.failed: dict[Trial, str] = {}
         self.warnings: list[str] = []
         self.error: str | None = None
@@ -100,7 +101,7 @@ class Job:
 
     def _work(self) -> None:
         try:
-            self.failed = execution.measure_all(
+            self.failed = sweep.measure_all(
                 self._root,
                 self.trials,
                 self._device,

@@ -8,8 +8,9 @@ import psutil
 import pytest
 
 import granet_lab as gl
-from granet_lab.experiments import background, files, progress, trainings
-from granet_lab.experiments.pools import OwnProcesses
+from granet_lab.experiments import files, trainings
+from granet_lab.experiments.execution import background, progress
+from granet_lab.experiments.execution.pools import OwnProcesses
 from granet_lab.models import MODELS
 from granet_lab.sparsity.criteria import CRITERIA
 

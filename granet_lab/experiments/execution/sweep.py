@@ -14,12 +14,12 @@ from pathlib import Path
 from loky.process_executor import ShutdownExecutorError
 from tqdm import tqdm
 
-from granet_lab.experiments import progress, tasks
+from granet_lab.experiments.execution import progress, tasks
+from granet_lab.experiments.execution.packing import Pack, packs
+from granet_lab.experiments.execution.pools import Lent, Pool, ThisProcess
+from granet_lab.experiments.execution.tasks import Place, Work, one_line, recipe_of, result
 from granet_lab.experiments.identity import identity
-from granet_lab.experiments.packing import Pack, packs
-from granet_lab.experiments.pools import Lent, Pool, ThisProcess
 from granet_lab.experiments.store import Run
-from granet_lab.experiments.tasks import Place, Work, one_line, recipe_of, result
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.stacked import kind
