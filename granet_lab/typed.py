@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -115,3 +116,16 @@ def setting(text: str, option: str = "--set") -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def part(text: str) -> tuple[int, int]:
+    """``2/8``: the second of eight parts.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    which, of = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= which <= of:
+        raise ValueError(f"a part is written like 2/8, the second of eight, not {text!r}")
+    return which, of

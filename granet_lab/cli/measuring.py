@@ -75,6 +75,7 @@ def measure(
     csv: Path | None = None,
     workers: int | None = None,
     stack: int | None = None,
+    shard: str | None = None,
     lab: Path = LAB,
     device: str | None = None,
 ) -> None:
@@ -103,12 +104,14 @@ def measure(
         pretrained_sparsity: Sparsities at the end of the networks' training; 0 is dense.
         method: Their ways there: static (a fixed mask), gmp, granet, granet,regrow_fraction=0.1 ...
         csv: File for the table.
-        workers: Processes; by default one for each core.
+        workers: Processes; by default one for each core, or each GPU.
         stack: Networks trained in one pass; 1: each alone; by default as many as go well together.
+        shard: One part of the trials only, such as 2/8: for jobs of an array that share a lab.
         lab: Folder of the runs.
         device: A torch device; by default the GPU if there is one.
     """
     from granet_lab import Lab, grid, layer_names, write_table
+    from granet_lab.experiments.execution import packing
 
     if precision is not None and "precision" in typed.changes(settings):
         raise ValueError("precision is given twice: by --precision and by --set")
@@ -132,6 +135,8 @@ def measure(
             recovery_epochs=recovery_epochs,
             precision=one.precision if precision is None else precision,
         )
+    if shard is not None:
+        trials = packing.shard(trials, *typed.part(shard))
     table = place.measure(trials, workers=workers, stack=stack)
     for value in ("plasticity", "final_gap"):
         if table[value].notna().any():

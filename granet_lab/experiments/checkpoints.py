@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,12 +21,34 @@ from granet_lab.training.state import TrainState
 _MASKS = ("masks", "ever", "born")
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it was at a moment, in the host's memory.
+
+    Attributes:
+        tensors: by name.
+        place: epoch and step, in words.
+    """
+
+    tensors: dict[str, Tensor]
+    place: dict[str, str]
+
+    @classmethod
+    def of(cls, state: TrainState) -> Snapshot:
+        """Of a state that goes on changing."""
+        # Copies, as tied weights share memory and safetensors refuses that.
+        tensors = {n: t.detach().cpu().contiguous().clone() for n, t in _tensors(state).items()}
+        return cls(tensors, {"epoch": str(state.epoch), "step": str(state.step)})
+
+    def write(self, path: Path) -> None:
+        """Write it; the file appears whole or not at all."""
+        digest = _digest(self.tensors, self.place)
+        files.write(path, save(self.tensors, {**self.place, "sha256": digest}))
+
+
 def write(path: Path, state: TrainState) -> None:
     """Write a state; the file appears whole or not at all."""
-    # Copies, as tied weights share memory and safetensors refuses that.
-    tensors = {n: t.detach().cpu().contiguous().clone() for n, t in _tensors(state).items()}
-    place = {"epoch": str(state.epoch), "step": str(state.step)}
-    files.write(path, save(tensors, {**place, "sha256": _digest(tensors, place)}))
+    Snapshot.of(state).write(path)
 
 
 def read(path: Path, state: TrainState) -> TrainState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -54,6 +55,17 @@ def commit() -> str | None:
         return found[:12] + ("+" if _git(folder, "status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+@functools.cache
+def version() -> str:
+    """With what something is computed, in a line: two that differ may give different numbers.
+
+    It is that of the code which was loaded first, whatever becomes of the checkout.
+    """
+    found = commit()
+    checkout = f" {found}" if found else ""
+    return f"granet_lab {granet_lab.__version__}{checkout}, torch {torch.__version__}"
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -8,11 +8,14 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 logger = logging.getLogger(__name__)
+
+# The name of a checksum beside what it is of.
+_SEAL = "sha256"
 
 
 class DamagedFile(ValueError):
@@ -105,6 +108,27 @@ def read_json(path: Path) -> dict[str, Any]:
     if found != claimed:
         raise DamagedFile(path, "its contents do not match its checksum")
     return value
+
+
+def sealed(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows with a checksum each, over all that come before it, too: none can be changed, exchanged
+    or left out unnoticed."""
+    seal = hashlib.sha256()
+    for row in rows:
+        seal.update(canonical(row))
+        yield row | {_SEAL: seal.hexdigest()[:16]}
+
+
+def unsealed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without their checksums. Earlier versions wrote none.
+
+    Raises:
+        ValueError: one is not what was written.
+    """
+    bare = [{name: value for name, value in row.items() if name != _SEAL} for row in rows]
+    if any(_SEAL in row for row in rows) and rows != list(sealed(bare)):
+        raise ValueError("its contents do not match their checksums")
+    return bare
 
 
 def set_aside(damaged: DamagedFile, path: Path) -> None:

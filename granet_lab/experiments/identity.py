@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import typing
+from collections.abc import Hashable
 from typing import Any
 
 from granet_lab.experiments.files import canonical
@@ -49,8 +51,16 @@ def restore(kind: type, description: dict[str, Any]) -> Any:
 
 def identity(thing: Any) -> str:
     """16 hexadecimal digits of the SHA-256 over the description and the schema number."""
-    text = canonical({"schema": SCHEMA, type(thing).__name__: describe(thing)})
+    return (_remembered if isinstance(thing, Hashable) else _identity)(thing, SCHEMA)
+
+
+def _identity(thing: Any, schema: int) -> str:
+    text = canonical({"schema": schema, type(thing).__name__: describe(thing)})
     return hashlib.sha256(text).hexdigest()[:16]
+
+
+# A trial is asked for its name a dozen times between question and answer.
+_remembered = functools.lru_cache(maxsize=2**17)(_identity)
 
 
 def _dataclass(hint: Any) -> type:

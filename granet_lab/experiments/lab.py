@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -11,11 +12,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from granet_lab import checks
-from granet_lab.experiments import files, readiness, trainings
+from granet_lab.experiments import files, readiness, remarks, trainings
 from granet_lab.experiments.comparison import COMPARED, compared, comparison
 from granet_lab.experiments.environment import default_device, usable_device
-from granet_lab.experiments.execution import pools, sweep, tasks
+from granet_lab.experiments.execution import pools, sweep
 from granet_lab.experiments.execution.background import Job
+from granet_lab.experiments.execution.claims import Claims
 from granet_lab.experiments.execution.pools import OwnProcesses
 from granet_lab.experiments.execution.progress import telling
 from granet_lab.experiments.store import Run
@@ -86,7 +88,9 @@ class Lab(Views):
             desc=f"{run.path.name}, {len(keep)} checkpoints of {size:.0f} MB",
             disable=not progress or run.finished,
         )
-        with bar, telling(run, recipe) as task, threads(recipe.threads):
+        # Somebody else may be training it; what there is then is gone on from.
+        claim = contextlib.nullcontext() if run.finished else Claims().once_free(run)
+        with claim, bar, telling(run, recipe) as task, threads(recipe.threads):
             for row in trainings.train(run, self.device, keep):
                 bar.set_postfix_str(f"test {row['test_acc']:.1f}%", refresh=False)
                 bar.update(max(0, row["epoch"] - bar.n))
@@ -111,8 +115,10 @@ class Lab(Views):
 
         Args:
             trials: see :func:`granet_lab.grid`.
-            executor: any ``concurrent.futures.Executor``; by default processes on this machine.
-            workers: how many processes; by default one for each core, on a GPU one. 1 works in
+            executor: any ``concurrent.futures.Executor``, see
+                :mod:`granet_lab.experiments.execution.clusters` for Dask's; by default processes
+                on this machine.
+            workers: how many processes; by default one for each core, or each GPU. 1 works in
                 this process.
             progress: whether to show a bar.
             checkpoints: the epochs to keep of runs that are trained first, if not all: see
@@ -124,14 +130,16 @@ class Lab(Views):
 
         Returns:
             A row for each trial, in their order. ``status`` is "ok", "diverged" (training gave NaN
-            or infinity), or "failed" (the note says why; it is tried again the next time).
+            or infinity), or "failed" (three times; the note says why; it is tried again the next
+            time).
 
         Raises:
             OSError: the folder cannot be written.
             ValueError: a schedule that does not fit its recipe.
         """
         trials = [trials] if isinstance(trials, Trial) else list(trials)
-        missing = {t.recipe for t in trials if tasks.result(self.path, t) is None}
+        results = self._read(trials)
+        missing = {t.recipe for t in trials if results.trial(t) is None}
         if missing:
             files.check_writable(self.path)
         readiness.check(missing, self.device, here=executor is None)
@@ -139,18 +147,22 @@ class Lab(Views):
         for one in missing:
             self.run(one).check_epochs(checkpoints)
         pool = pools.choose(executor, workers, [t.recipe for t in trials], self.device)
+        if progress and missing and (link := getattr(executor, "dashboard", None)):
+            tqdm.write(f"dashboard: {link}")
         failed = sweep.measure_all(
             self.path,
-            trials,
+            [t for t in dict.fromkeys(trials) if results.trial(t) is None],
             self.device,
             pool,
             progress,
             recipes=list(missing) if checkpoints is not None else (),
             keep=checkpoints,
             stack=_networks(stack),
+            cached=sum(results.trial(t) is not None for t in dict.fromkeys(trials)),
         )
         table = self.table(trials, failed)
-        _warn(table, "trials")
+        remarks.on_status(table, "trials")
+        remarks.on_versions(table)
         return table
 
     def compare(
@@ -216,7 +228,7 @@ class Lab(Views):
         table = compared(asked, {one: self.run(one) for one in recipes}, failed)
         bad = table[table["status"] != "ok"]
         which = bad["method"] + " " + bad["asked_sparsity"].astype(str)
-        _warn(bad.assign(note=which + ": " + bad["note"]), "runs")
+        remarks.on_status(bad.assign(note=which + ": " + bad["note"]), "runs")
         return table
 
     def weights(self, trials: Iterable[Trial] | Trial) -> pd.DataFrame:
@@ -264,19 +276,10 @@ class Lab(Views):
         files.check_writable(self.path)
         readiness.check({trial.recipe for trial in trials}, self.device)
         if processes is None:
-            processes = OwnProcesses(pools.worker_count([t.recipe for t in trials], self.device))
+            workers = pools.worker_count([t.recipe for t in trials], self.device)
+            processes = OwnProcesses(workers, self.device)
         return Job(self.path, trials, self.device, processes, _networks(stack))
 
 
 def _networks(stack: int | None) -> int | None:
     return None if stack is None else checks.count("stack", stack, minimum=1)
-
-
-def _warn(table: pd.DataFrame, what: str) -> None:
-    for status in ("failed", "diverged"):
-        bad = table[table.status == status]
-        if len(bad):
-            logger.warning("%d %s %s: %s", len(bad), what, status, bad.note.iloc[0])
-    empty = table[(table.status == "ok") & (table.note != "")]
-    if len(empty):
-        logger.warning("%d %s: %s", len(empty), what, empty.note.mode()[0])

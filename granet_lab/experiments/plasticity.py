@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from granet_lab.datasets import Dataset
-from granet_lab.experiments.environment import device_name
+from granet_lab.experiments.environment import device_name, version
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tidy import answer_columns, trial_columns
 from granet_lab.experiments.trained import train_alone
@@ -58,6 +58,7 @@ class Measurement:
         trial: what to measure.
         device: a torch device.
         report: is called with the curve so far as each epoch ends.
+        pulse: is called after every step; what it raises ends the training.
 
     Attributes:
         trial: as given.
@@ -78,6 +79,7 @@ class Measurement:
         trial: Trial,
         device: str = "cpu",
         report: Callable[[list[dict[str, Any]]], None] | None = None,
+        pulse: Callable[[], None] | None = None,
     ) -> None:
         self.recipe = trial.recipe
         self._run, self.trial, self._device, self._report = run, trial, device, report
@@ -86,7 +88,9 @@ class Measurement:
         self._trunk = run.rows()  # now: the folder may be taken away while this goes on
         if not run.finished:
             raise ValueError(f"{run!r} is not trained to its end: there is nothing to compare with")
-        self._row: dict[str, Any] = trial_columns(trial) | {"device": device_name(device)}
+        self.pulse = pulse or (lambda: None)
+        made = {"device": device_name(device), "version": version()}
+        self._row: dict[str, Any] = trial_columns(trial) | made
         self._curve: list[dict[str, Any]] = []
         self._layers: list[dict[str, Any]] = []
         self._state: TrainState | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,20 +37,26 @@ class Results:
         self._shelves: dict[Recipe, _Shelf] = {}
         self._names: dict[Trial, str] = {}
 
-    def refresh(self, recipes: Iterable[Recipe]) -> bool:
-        """Read what was written since the last time; whether there was anything."""
+    def refresh(self, recipes: Iterable[Recipe], thorough: bool = False) -> bool:
+        """Read what was written since the last time; whether there was anything.
+
+        Args:
+            recipes: of the runs to look at.
+            thorough: whether to look at each file, and not only at its folder: what was changed in
+                its place is read again.
+        """
         news = False
         for recipe in recipes:
             if recipe not in self._shelves:
                 self._shelves[recipe] = _Shelf(Run(self._root, recipe))
-            news |= self._shelves[recipe].refresh(self.damaged)
+            news |= self._shelves[recipe].refresh(self.damaged, thorough)
         self.version += news
         return news
 
     def trial(self, trial: Trial) -> dict[str, Any] | None:
         """What was found (see ``measure_trial``); None if it is not measured."""
         shelf = self._shelves.get(trial.recipe)
-        return shelf.trials.get(self._name(trial)) if shelf else None
+        return shelf.trials.get(self.name(trial)) if shelf else None
 
     def history(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The rows of a run's history."""
@@ -60,7 +67,8 @@ class Results:
         """Everything found, in no particular order."""
         return [found for shelf in self._shelves.values() for found in shelf.trials.values()]
 
-    def _name(self, trial: Trial) -> str:
+    def name(self, trial: Trial) -> str:
+        """The hash of a trial, computed once."""
         if trial not in self._names:
             self._names[trial] = identity(trial)
         return self._names[trial]
@@ -74,19 +82,20 @@ class _Shelf:
         self.trials: dict[str, dict[str, Any]] = {}
         self.rows: list[dict[str, Any]] = []
         self._folder_seen: object = None
+        self._seen: dict[str, object] = {}
         self._history_seen: object = None
 
-    def refresh(self, damaged: list[str]) -> bool:
+    def refresh(self, damaged: list[str], thorough: bool) -> bool:
         """Whether anything is new."""
         history = _stamp(self.run.path / "history.jsonl")
         folder = _stamp(self.run.path / "trials")
         news = False
         if history != self._history_seen:
-            self._history_seen = history
             news |= self._read_history(damaged)
-        if folder != self._folder_seen:
-            self._folder_seen = folder
+            self._history_seen = history
+        if thorough or folder != self._folder_seen:
             news |= self._read_trials(damaged)
+            self._folder_seen = folder
         return news
 
     def _read_history(self, damaged: list[str]) -> bool:
@@ -99,21 +108,46 @@ class _Shelf:
         return rows != before
 
     def _read_trials(self, damaged: list[str]) -> bool:
-        """Read the trials that are new, forget those that are gone."""
-        there = {path.stem for path in self.run.path.glob("trials/[!.]*.json")}
-        gone, new = self.trials.keys() - there, there - self.trials.keys()
+        """Read the trials that are new or changed, forget those that are gone."""
+        there = _files(self.run.path / "trials")
+        gone = self._seen.keys() - there.keys()
+        new = [name for name, stamp in there.items() if self._seen.get(name) != stamp]
         for name in gone:
-            del self.trials[name]
+            self.trials.pop(name, None)
+            del self._seen[name]
+        before = {name: self.trials.pop(name, None) for name in new}
         for name in new:
             path = self.run.trial_path(name)
             try:
                 self.trials[name] = files.read_json(path)
+                self._seen[name] = there[name]
             except FileNotFoundError:
                 continue
             except DamagedFile as found:
                 files.set_aside(found, path)
                 damaged.append(str(path))
-        return bool(gone or new)
+        return bool(gone) or any(self.trials.get(name) != old for name, old in before.items())
+
+
+def _files(folder: Path) -> dict[str, object]:
+    """The trials in a folder by name, with what changes when one is replaced."""
+    try:
+        with os.scandir(folder) as entries:
+            return {
+                entry.name.removesuffix(".json"): _marks(entry)
+                for entry in entries
+                if entry.name.endswith(".json") and not entry.name.startswith(".")
+            }
+    except FileNotFoundError:
+        return {}
+
+
+def _marks(entry: os.DirEntry) -> object:
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _stamp(path: Path) -> object:

@@ -182,12 +182,13 @@ class Run:
         """
         path = self.path / "history.jsonl"
         try:
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+            rows = files.unsealed([json.loads(line) for line in lines])
             if [row["epoch"] for row in rows] != list(range(len(rows))):
                 raise ValueError("its epochs are not consecutive")
         except FileNotFoundError:
             return []
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedFile(path, error) from None
         return rows
 
@@ -202,6 +203,10 @@ class Run:
     def trial_path(self, name: str) -> Path:
         """Where the trial with that hash is, or would be."""
         return self.path / "trials" / f"{name}.json"
+
+    def failure_path(self, name: str) -> Path:
+        """Where it says why the trial with that hash could not be measured, if so."""
+        return self.path / "failures" / f"{name}.json"
 
     def check_epochs(self, keep: Iterable[int] | None) -> set[int]:
         """The epochs in ``keep``, every one of the run for None.
@@ -222,25 +227,30 @@ class Run:
         """Write down what the run is and where it was begun, unless that is there."""
         if (self.path / "recipe.json").exists():
             return
+        files.write_json(self.path / "environment.json", environment(device))
         files.write_json(
             self.path / "recipe.json", {"schema": SCHEMA, "recipe": describe(self.recipe)}
         )
-        files.write_json(self.path / "environment.json", environment(device))
 
-    def record(self, rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    def record(self, rows: list[dict[str, Any]], row: dict[str, Any]) -> bool:
         """Append a row to the history, unless that epoch is there already; write the file whole.
 
         Args:
             rows: the history as it was read or written last; is changed.
             row: of an epoch.
+
+        Returns:
+            Whether it is this row that the history has now.
         """
         if row["epoch"] != len(rows):
-            return
+            return False
         rows.append({k: None if _is_nan(v) else v for k, v in row.items()})
         # Another process may be ahead of this one: a longer history is never shortened.
-        if len(self.rows()) < len(rows):
-            text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows)
+        ahead = len(self.rows()) >= len(rows)
+        if not ahead:
+            text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in files.sealed(rows))
             files.write(self.path / "history.jsonl", text.encode())
+        return not ahead
 
     def keep(self, state: TrainState) -> None:
         """Write a checkpoint."""

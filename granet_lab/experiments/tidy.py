@@ -49,6 +49,7 @@ COLUMNS = [
     "regrown_survival",
     "stacked",
     "precision",
+    "version",
 ]
 
 
@@ -113,4 +114,5 @@ def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table[numbers] = table[numbers].astype(float)
     # Earlier versions trained every network alone.
     table["stacked"] = table["stacked"].eq(True)
+    table["version"] = table["version"].fillna("")
     return with_none(table)

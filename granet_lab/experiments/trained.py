@@ -40,6 +40,9 @@ class Asked(Protocol):
     def diverge(self, diverged: Diverged) -> None:
         """Take note that there is nothing more to come."""
 
+    def pulse(self) -> None:
+        """Is called after every step; what it raises ends the training."""
+
 
 Kind = TypeVar("Kind", bound=Asked)
 
@@ -48,7 +51,9 @@ def train_alone(one: Asked, device: str = "cpu") -> Iterator[dict[str, Any]]:
     """Train a network to where it is to come, and yield the rows of its epochs."""
     try:
         state, images = one.begin(), one.recipe.images(device)
-        for row in loop.fit(state, one.recipe, images, one.until, one.lr, one.follow):
+        for row in loop.fit(
+            state, one.recipe, images, one.until, one.lr, one.follow, pulse=one.pulse
+        ):
             one.add(row)
             yield row
     except Diverged as diverged:
@@ -98,7 +103,9 @@ def train_together(
                     yield one, None
                 else:
                     under_way[stack.enter(state, one.recipe, one.lr, one.follow)] = one
-        for lane, row in stack.train_epoch().items() if under_way else ():
+        if not under_way:
+            continue
+        for lane, row in stack.train_epoch(next(iter(under_way.values())).pulse).items():
             one = under_way[lane]
             if isinstance(row, Diverged):
                 one.diverge(row)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import torch
+
+from granet_lab.experiments.checkpoints import Snapshot
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trained import train_alone
 from granet_lab.training import loop
@@ -21,6 +26,7 @@ class Training:
         keep: epochs of which a checkpoint is kept; by default every one. Those that an earlier
             training did not keep are made as this one begins.
         report: is called with the last row of the history that is there, and with each that comes.
+        pulse: is called after every step; what it raises ends the training.
 
     Attributes:
         recipe: the run's.
@@ -41,14 +47,18 @@ class Training:
         device: str = "cpu",
         keep: Iterable[int] | None = None,
         report: Callable[[dict[str, Any]], None] | None = None,
+        pulse: Callable[[], None] | None = None,
     ) -> None:
         self.recipe: Recipe = run.recipe
         self.until = run.recipe.epochs
         self._run, self._device, self._report = run, device, report
+        self.pulse = pulse or (lambda: None)
         self._keep = run.check_epochs(keep)
         self._rows: list[dict[str, Any]] = []
         self._missing: set[int] = set()
         self._state: TrainState | None = None
+        self._scribe: ThreadPoolExecutor | None = None
+        self._writing: Future | None = None
 
     @property
     def needed(self) -> bool:
@@ -75,17 +85,51 @@ class Training:
 
     def add(self, row: dict[str, Any]) -> None:
         """Take note of an epoch, a row of :func:`granet_lab.training.loop.fit`."""
-        self._run.record(self._rows, row)
-        if self._state.epoch in self._missing:
-            self._run.keep(self._state)
+        self._settle()
+        keep = self._state.epoch in self._missing
+        self._written(row, Snapshot.of(self._state) if keep else None)
+        if row["epoch"] == self.until:
+            self._settle()
         self._tell(row)
         if row["epoch"] == self.until:
             self._state = None  # hundreds may be kept until the last is done
 
     def diverge(self, diverged: Diverged) -> None:
         """Take note that there is nothing more to come."""
+        self._settle()
         self._run.record(self._rows, {"epoch": diverged.epoch, "diverged": str(diverged)})
         self._state = None
+
+    def _written(self, row: dict[str, Any], kept: Snapshot | None) -> None:
+        """Write an epoch down: at once, or while a GPU goes on with the next."""
+        if not _meanwhile(self._device):
+            self._write(row, kept)
+            return
+        if self._scribe is None:
+            self._scribe = ThreadPoolExecutor(1, "granet-lab scribe")
+        self._writing = self._scribe.submit(self._write, row, kept)
+
+    def _write(self, row: dict[str, Any], kept: Snapshot | None) -> None:
+        mine = self._run.record(self._rows, row)
+        path = self._run.checkpoint_path(row["epoch"])
+        # Beside a row of somebody else's belongs that one's checkpoint.
+        if kept is not None and (mine or not path.exists()):
+            kept.write(path)
+
+    def close(self) -> None:
+        """Wait until what was under way is written down; what became of it is no matter now."""
+        with contextlib.suppress(Exception):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait until the last epoch is written down.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def _absent(self) -> set[int]:
         return self._keep - set(self._run.checkpoints)
@@ -93,6 +137,11 @@ class Training:
     def _tell(self, row: dict[str, Any]) -> None:
         if self._report is not None:
             self._report(row)
+
+
+def _meanwhile(device: str) -> bool:
+    """Whether a device trains on while the host writes: a CPU would do both itself."""
+    return torch.device(device).type != "cpu"
 
 
 def train(
@@ -106,5 +155,6 @@ def train(
         keep: see :class:`Training`.
     """
     training = Training(run, device, keep)
-    if training.needed:
-        yield from train_alone(training, device)
+    with contextlib.closing(training):
+        if training.needed:
+            yield from train_alone(training, device)

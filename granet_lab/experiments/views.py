@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from granet_lab.experiments import files
-from granet_lab.experiments.execution import tasks
+from granet_lab.experiments.execution import failures
 from granet_lab.experiments.files import DamagedFile
-from granet_lab.experiments.identity import identity, restore
+from granet_lab.experiments.identity import restore
 from granet_lab.experiments.plasticity import sparsities
+from granet_lab.experiments.results import Results
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tables import with_none
 from granet_lab.experiments.tidy import tidy, trial_columns
@@ -38,16 +40,19 @@ class Views:
         return Run(self.path, recipe)
 
     def table(self, trials: Sequence[Trial], failed: dict[Trial, str] | None = None):
-        """The tidy table of those among ``trials`` that are measured; nothing is computed."""
+        """The tidy table of those among ``trials`` that are measured, or could not be; nothing is
+        computed."""
         failed = failed or {}
+        results = self._read(trials)
+        runs = {recipe: self.run(recipe) for recipe in dict.fromkeys(t.recipe for t in trials)}
         rows = []
         for trial in trials:
-            found = tasks.result(self.path, trial)
-            names = {"run": self.run(trial.recipe).path.name, "trial": identity(trial)}
+            run, found = runs[trial.recipe], results.trial(trial)
+            names = {"run": run.path.name, "trial": results.name(trial)}
             if found is not None:
                 rows.append(trial_columns(trial) | found["row"] | names)
-            elif trial in failed:
-                broken = {"status": "failed", "note": failed[trial]}
+            elif why := failed.get(trial) or failures.read(run, trial):
+                broken = {"status": "failed", "note": why}
                 rows.append(trial_columns(trial) | broken | names)
         return tidy(rows)
 
@@ -59,9 +64,9 @@ class Views:
             was asked, ``recovery_epoch`` (0 is just after pruning), ``train_loss``, ``val_acc``
             and ``test_acc``. ``lr`` is that of the epoch which ended there.
         """
-        rows = []
+        rows, results = [], self._read(trials)
         for trial in trials:
-            found = tasks.result(self.path, trial)
+            found = results.trial(trial)
             if found is not None:
                 asked = trial_columns(trial) | {"acc_before": found["row"]["acc_before"]}
                 rows += [asked | {"lr": None} | point for point in found["curve"]]
@@ -76,9 +81,9 @@ class Views:
             ``sparsity_before`` pruning, ``sparsity_pruned`` after it, ``sparsity_regenerated``
             once connections were regenerated.
         """
-        rows = []
+        rows, results = [], self._read(trials)
         for trial in trials:
-            found = tasks.result(self.path, trial) or {}
+            found = results.trial(trial) or {}
             rows += [trial_columns(trial) | sparsities(one) for one in found.get("layers", [])]
         return with_none(pd.DataFrame(rows))
 
@@ -96,6 +101,15 @@ class Views:
             }
             frames.append(self.run(recipe).history.assign(**asked))
         return pd.concat(frames, ignore_index=True)
+
+    def _read(self, trials: Iterable[Trial]) -> Results:
+        """What the store holds of some trials, read again only where it has changed."""
+        self._results.refresh(dict.fromkeys(t.recipe for t in trials), thorough=True)
+        return self._results
+
+    @functools.cached_property
+    def _results(self) -> Results:
+        return Results(self.path)
 
     def runs(self) -> pd.DataFrame:
         """What the lab holds: a row for each run."""

@@ -36,7 +36,7 @@ class Runner:
         self.failed: dict[Trial, str] = {}
         self.workers = pools.worker_count([threads_like.recipe], lab.device)
         self._lab, self._changed = lab, changed
-        self._processes = OwnProcesses(self.workers)
+        self._processes = OwnProcesses(self.workers, lab.device)
         self._follower: threading.Thread | None = None
         self._others: Callable[[], bool] = lambda: False
         self._asked, self._gate = False, threading.Lock()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -141,6 +141,7 @@ def fit(
     lr: float | None = None,
     follow: bool = True,
     record: bool = True,
+    pulse: Callable[[], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train on to epoch ``until``, in place, and report each epoch as it ends.
 
@@ -152,6 +153,7 @@ def fit(
         lr: a fixed learning rate; None follows the recipe's schedule.
         follow: whether the masks change as the recipe's method says; else they stay.
         record: whether a GPU may repeat the step from a recording.
+        pulse: is called after every step; what it raises ends the training.
 
     Yields:
         One row an epoch: ``epoch`` (done), ``lr``, ``train_loss``, ``train_acc``, ``val_loss``,
@@ -174,7 +176,7 @@ def fit(
             changes.begin_epoch()
         rate = learning_rate(recipe, state.epoch) if lr is None else lr
         row = {"epoch": state.epoch + 1, "lr": rate}
-        row |= _train_epoch(state, recipe, data, rate, changes, step)
+        row |= _train_epoch(state, recipe, data, rate, changes, step, pulse)
         row |= evaluate(state, recipe, data)
         if changes is not None:
             row |= sparseness(state) | {"flops": changes.flops()}
@@ -225,6 +227,7 @@ def _train_epoch(
     lr: float,
     dynamics: Dynamics | None,
     step: Function,
+    pulse: Callable[[], None] | None,
 ) -> dict[str, float]:
     """One pass over the training split; the device is asked for numbers only at its end."""
     model, optimizer = state.model.train(), state.optimizer
@@ -246,6 +249,8 @@ def _train_epoch(
                 factors = dynamics.after(factors)
             sums += told
             seen += len(targets)
+            if pulse is not None:
+                pulse()
     state.epoch += 1
     loss, hits, images = distributed.total(torch.cat([sums, sums.new_tensor([seen])])).tolist()
     if not math.isfinite(loss):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,12 +138,17 @@ class Stack:
         self._memory.release(place, lane.state)
         self._places[place] = None
 
-    def train_epoch(self) -> dict[Lane, dict[str, Any] | Diverged]:
+    def train_epoch(
+        self, pulse: Callable[[], None] | None = None
+    ) -> dict[Lane, dict[str, Any] | Diverged]:
         """Train every lane for an epoch, its own next one, and evaluate it.
 
+        Args:
+            pulse: is called after every step; what it raises ends the training.
+
         Returns:
-            For each lane the row that :func:`granet_lab.training.loop.fit` would give, where
-            ``seconds`` is its share of the time; or how it diverged.
+            For each lane the row of :func:`granet_lab.training.loop.fit`, its share of the time as
+            ``seconds``; or how it diverged.
         """
         if not self.lanes:
             return {}
@@ -151,7 +156,7 @@ class Stack:
         self._lost = {}
         rates = {lane: self._begin_epoch(place, lane) for place, lane in self._occupied()}
         with arithmetic(self._recipe, self._data.device):
-            trained = self._train()
+            trained = self._train(pulse)
         evaluated = self.evaluate()
         seconds = (time.perf_counter() - started) / len(rates)
         found: dict[Lane, dict[str, Any] | Diverged] = {}
@@ -161,11 +166,10 @@ class Stack:
             if lane in self._lost or not math.isfinite(row["train_loss"]):
                 found[lane] = self._lost.get(lane) or Diverged(state.epoch, row["train_loss"])
                 continue
-            row = {"epoch": state.epoch, "lr": rates[lane]} | row | evaluated[place]
-            row["sparsity"] = state.masks.sparsity
+            told = {"epoch": state.epoch, "lr": rates[lane], "sparsity": state.masks.sparsity}
+            found[lane] = told | row | evaluated[place] | {"seconds": seconds}
             if lane.dynamics is not None:
-                row |= loop.sparseness(state) | {"flops": lane.dynamics.flops()}
-            found[lane] = row | {"seconds": seconds}
+                found[lane] |= loop.sparseness(state) | {"flops": lane.dynamics.flops()}
         return found
 
     def evaluate(self) -> list[dict[str, float]]:
@@ -197,7 +201,7 @@ class Stack:
         return ((place, lane) for place, lane in enumerate(self._places) if lane is not None)
 
     def _begin_epoch(self, place: int, lane: Lane) -> float:
-        """What a lane's method asks for before an epoch; the learning rate of the epoch."""
+        """What its method asks for before an epoch; the learning rate of that."""
         if lane.dynamics is not None:
             with self._found_out(lane):
                 loop.begin_epoch(lane.state, lane.recipe, self._data)
@@ -206,7 +210,7 @@ class Stack:
         self._memory.rate(place, lane.rate)
         return lane.rate
 
-    def _train(self) -> list[dict[str, float]]:
+    def _train(self, pulse: Callable[[], None] | None) -> list[dict[str, float]]:
         """Loss and accuracy on the training batches in every place."""
         self._networks.train(True)
         sums, seen = torch.zeros(2, self.width, device=self._data.device), 0
@@ -215,6 +219,8 @@ class Stack:
             sums += told
             seen += len(batches[0][1])
             self._step(batches, gradient)
+            if pulse is not None:
+                pulse()
         return [
             {"train_loss": loss / seen, "train_acc": 100 * hits / seen}
             for loss, hits in zip(*sums.tolist(), strict=True)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from granet_lab.experiments import files
-from granet_lab.experiments.execution import progress, sweep, tasks
+from granet_lab.experiments.execution import claims, progress, sweep, tasks
 from granet_lab.experiments.execution.pools import OwnProcesses
 from granet_lab.experiments.execution.progress import Stopped
 from granet_lab.experiments.execution.tasks import one_line
@@ -22,7 +22,7 @@ from granet_lab.experiments.trials import Trial
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a cancelled task has to reach the end of its epoch.
+# Seconds that a cancelled task has to notice it.
 _GRACE = 5.0
 
 
@@ -52,6 +52,7 @@ class Job:
         self.failed: dict[Trial, str] = {}
         self.warnings: list[str] = []
         self.error: str | None = None
+        root = Path(root).absolute()
         self._root, self._device, self._processes, self._stack = root, device, processes, stack
         self.cancelled = False
         self._stop = root / f".{secrets.token_hex(4)}.stop"
@@ -74,7 +75,7 @@ class Job:
         return max(0, self._total - epochs_left(self._root, self.trials)), self._total
 
     def cancel(self) -> None:
-        """Stop. What is under way ends with its epoch, or is ended after a few seconds.
+        """Stop. What is under way ends within a few steps, or is ended after a few seconds.
 
         What was finished stays; what was not starts again the next time.
         """
@@ -122,6 +123,7 @@ class Job:
         """Take away the notes of tasks that were killed, and the word to stop."""
         for trial in self.trials:
             run = Run(self._root, trial.recipe)
+            claims.tidy(run)
             for work in (trial, trial.recipe):
                 note = progress.note(run, work)
                 if note is not None and (note.own or not note.alive):

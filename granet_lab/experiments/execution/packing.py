@@ -1,4 +1,5 @@
-"""What each worker is given at once, so that all are busy to the end."""
+"""What each worker is given at once, so that all are busy to the end; what each of several jobs
+does that know nothing of one another."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from granet_lab import checks
 from granet_lab.experiments.execution.tasks import Work
+from granet_lab.experiments.trials import Trial
 
 # What one task does: runs, or trials, whose networks share a stack.
 Pack = tuple[Work, ...]
@@ -38,6 +41,26 @@ def packs(works: Sequence[Work], room: int, workers: int | None) -> list[Pack]:
         found += _evenly(left[:amount], pieces)
         left = left[amount:]
     return found
+
+
+def shard(trials: Sequence[Trial], part: int, parts: int) -> list[Trial]:
+    """One of several parts of equal size; what branches from one checkpoint stays together.
+
+    Args:
+        trials: all of them.
+        part: which, from 1 on.
+        parts: how many there are.
+
+    Raises:
+        ValueError: a part that there is not.
+    """
+    checks.count("parts", parts, minimum=1)
+    if checks.count("part", part, minimum=1) > parts:
+        raise ValueError(f"part must be at most {parts}, the number of parts, not {part}")
+    asked = list(dict.fromkeys(trials))
+    order = {recipe: i for i, recipe in enumerate(dict.fromkeys(t.recipe for t in asked))}
+    asked.sort(key=lambda t: (order[t.recipe], t.epoch))
+    return list(_evenly(tuple(asked), parts)[part - 1])
 
 
 def _evenly(works: Pack, pieces: int) -> list[Pack]:

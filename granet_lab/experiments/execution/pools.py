@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from granet_lab import checks
+from granet_lab.experiments import files
+from granet_lab.experiments.execution import gpus
 from granet_lab.training.recipe import Recipe
+
+# Seconds for which tasks of a lent executor find the word to stop, once nobody waits for them.
+_LONG = 600.0
 
 
 class Pool(Protocol):
@@ -50,31 +58,49 @@ class ThisProcess(Executor):
 
 
 class Lent:
-    """An executor that somebody else made, and goes on using."""
-
-    workers = None
+    """An executor that somebody else made, and goes on using; one of
+    :mod:`granet_lab.experiments.execution.clusters` says how many workers it has."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        self.workers: int | None = getattr(executor, "workers", None)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Executor]:
         """The executor as it is."""
         yield self._executor
 
+    def abandon(self, pending: Iterable[Future], stop: Path) -> None:
+        """Let tasks end that are under way, and those not begin that wait.
+
+        Args:
+            pending: the tasks.
+            stop: the file that they look for now and then.
+        """
+        with contextlib.suppress(OSError):
+            files.write(stop, b"", durable=False)
+        for future in pending:
+            future.cancel()
+        # It does not say when they have ended.
+        later = threading.Timer(_LONG, stop.unlink, kwargs={"missing_ok": True})
+        later.daemon = True
+        later.start()
+
 
 class SharedProcesses:
     """The processes that every sweep of this Python session uses in turn."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, device: str = "cpu") -> None:
+        self.workers, self._device = workers, device
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Executor]:
         """Processes that stay for the next sweep, unless the block is left by an exception."""
         import loky
 
-        pool = loky.get_reusable_executor(self.workers, **_HOW)
+        # Each thread of this process has processes of its own.
+        owner = f"{os.getpid()}-{threading.get_ident()}"
+        pool = loky.get_reusable_executor(self.workers, **_how(owner, self._device))
         try:
             yield pool
         except BaseException:
@@ -86,8 +112,8 @@ class SharedProcesses:
 class OwnProcesses:
     """Processes of one owner, kept between its sweeps, which it may kill from another thread."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, device: str = "cpu") -> None:
+        self.workers, self._device = workers, device
         self._pool: Executor | None = None
         self._lock = threading.Lock()
 
@@ -98,7 +124,9 @@ class OwnProcesses:
 
         with self._lock:
             if not self._well():
-                self._pool = loky.ProcessPoolExecutor(self.workers, **_HOW)
+                self._pool = loky.ProcessPoolExecutor(
+                    self.workers, **_how(secrets.token_hex(4), self._device)
+                )
             pool = self._pool
         yield pool
 
@@ -128,29 +156,30 @@ def choose(
         device: a torch device.
 
     Raises:
-        ValueError: fewer than one worker.
+        ValueError: fewer than one worker, or more than GPUs.
     """
     if executor is not None:
         return Lent(executor)
-    workers = (
-        worker_count(recipes, device)
-        if workers is None
-        else checks.count("workers", workers, minimum=1)
-    )
-    return ThisProcess() if min(workers, len(recipes)) <= 1 else SharedProcesses(workers)
+    if workers is None:
+        workers = worker_count(recipes, device)
+    checks.count("workers", workers, minimum=1)
+    shared = gpus.several(device)
+    if shared and workers > len(shared):
+        raise ValueError(f"workers must be at most {len(shared)}, the GPUs, not {workers}")
+    return ThisProcess() if min(workers, len(recipes)) <= 1 else SharedProcesses(workers, device)
 
 
 def worker_count(recipes: Sequence[Recipe], device: str) -> int:
-    """How many trainings this machine should do at once: what its cores allow, on a GPU one."""
+    """How many trainings this machine should do at once: what its cores allow; on GPUs one each."""
     import loky
 
     if device != "cpu" or not recipes:
-        return 1
+        return max(1, len(gpus.several(device))) if recipes else 1
     threads = max(recipe.threads for recipe in recipes)
     return max(1, loky.cpu_count(only_physical_cores=True) // threads)
 
 
-def _prepare() -> None:
+def _prepare(owner: str, shared: Sequence[str]) -> None:
     """What a worker process does first.
 
     Ctrl-C reaches the whole process group; the process that waits decides what it means. And where
@@ -159,13 +188,17 @@ def _prepare() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    if shared:
+        gpus.take_one(owner, shared)
 
 
-# How worker processes are: one with nothing to do ends after a minute; one that has grown is not
-# exchanged for a new one, which would have to load images and networks again: it keeps them on
-# purpose.
-_HOW = {
-    "timeout": 60,
-    "initializer": _prepare,
-    "env": {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},
-}
+def _how(owner: str, device: str) -> dict[str, Any]:
+    """How worker processes are: one with nothing to do ends after a minute; one that has grown is
+    not exchanged for a new one, which would have to load images and networks again: it keeps them
+    on purpose; of several GPUs each has one."""
+    return {
+        "timeout": 60,
+        "initializer": _prepare,
+        "initargs": (owner, gpus.several(device)),
+        "env": {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},
+    }

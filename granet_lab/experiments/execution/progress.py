@@ -26,7 +26,8 @@ from granet_lab.training.recipe import Recipe
 
 # Of a training; that of a trial has the trial's hash.
 _TRAINING = "training"
-# Seconds between two notes of one task: often enough to look at, too rare to cost anything.
+# Seconds between two notes of one task, and between two looks whether it should stop: often enough
+# for people, too rare to cost anything.
 _PAUSE = 0.15
 # Seconds without a sign of life after which a task on another machine counts as given up.
 _SILENCE = 600
@@ -70,7 +71,7 @@ class Teller:
     """
 
     def __init__(self, path: Path, stop: Path | None = None, **facts: Any) -> None:
-        self._path, self._stop, self._told = path, stop, 0.0
+        self._path, self._stop, self._told, self._looked = path, stop, 0.0, 0.0
         who = {"host": platform.node(), "pid": os.getpid(), "parent": os.getppid()}
         self._facts = {**who, "began": time.time(), **facts}
 
@@ -88,6 +89,18 @@ class Teller:
         said = self._facts | {"done": done, "of": of, "curve": list(curve)}
         with contextlib.suppress(OSError):  # the result itself will say that the disk is full
             files.write(self._path, json.dumps(said).encode(), durable=False)
+
+    def check(self) -> None:
+        """Look whether to stop, unless that was done a moment ago.
+
+        Raises:
+            Stopped: it is time to end.
+        """
+        if self._stop is None or time.monotonic() - self._looked < _PAUSE:
+            return
+        self._looked = time.monotonic()
+        if is_set(self._stop):
+            raise Stopped
 
     def end(self) -> None:
         """Take the note away."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import torch
 
-from granet_lab.datasets import AUGMENTATIONS, DATASETS
 from granet_lab.experiments import files
+from granet_lab.experiments.execution import definitions, failures, progress
+from granet_lab.experiments.execution.claims import Claims
 from granet_lab.experiments.execution.progress import Stopped, Task
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
@@ -24,9 +24,6 @@ from granet_lab.experiments.store import Run
 from granet_lab.experiments.trained import train_alone, train_together
 from granet_lab.experiments.trainings import Training
 from granet_lab.experiments.trials import Trial
-from granet_lab.models import MODELS
-from granet_lab.registry import Registry
-from granet_lab.sparsity import allocation, criteria, regrowths
 from granet_lab.training import stackable
 from granet_lab.training.arithmetic import threads
 from granet_lab.training.recipe import Recipe
@@ -37,6 +34,9 @@ Work = Recipe | Trial
 Epochs = tuple[int, ...] | None
 
 logger = logging.getLogger(__name__)
+
+# Seconds between two looks whether somebody else has trained a run.
+_WAIT = 0.3
 
 # One task at a time in a process, however many threads an executor has there: how torch computes is
 # said for the whole process.
@@ -50,8 +50,8 @@ class Place:
     Attributes:
         root: the lab's folder.
         device: a torch device.
-        definitions: see :func:`own_definitions`.
-        stop: a file; once it is there, the task ends at its next epoch.
+        definitions: see :mod:`granet_lab.experiments.execution.definitions`.
+        stop: a file; once it is there, the task ends at its next steps.
     """
 
     root: Path
@@ -83,7 +83,7 @@ def result(root: Path, trial: Trial) -> dict | None:
 def room(place: Place, recipe: Recipe) -> int:
     """How many networks of a recipe should be trained at once."""
     with _TURN:
-        _define(place.definitions)
+        definitions.define(place.definitions)
         return stackable.room(recipe, place.device)
 
 
@@ -96,7 +96,8 @@ def carry_out(
 ) -> dict[Work, str]:
     """Train runs, or measure trials, in stacks of so many networks.
 
-    What another sweep has done meanwhile is not done again.
+    What another sweep has done meanwhile is not done again; a run that somebody else is training is
+    waited for.
 
     Args:
         place: where.
@@ -109,26 +110,65 @@ def carry_out(
         What could not be done, and why.
     """
     failed: dict[Work, str] = {}
-    left = list(pack)
+    left, claims = list(pack), Claims()
     with _TURN, contextlib.suppress(Stopped), threads(recipe_of(pack[0]).threads):
-        _define(place.definitions)
+        definitions.define(place.definitions)
         while left := [w for w in left if w not in failed and not done(place.root, w)]:
-            # A lane without a network costs a GPU as much as one with; on a CPU a network alone
-            # would be rounded differently.
-            if networks < 2 or (len(left) == 1 and not place.on_cpu):
-                for work in left:
-                    _alone(place, work, keep, heard, failed)
-                break
-            try:
-                _together(place, left, networks, keep, heard, failed)
-            except Stopped:
-                raise
-            except Exception as error:
-                full = isinstance(error, torch.OutOfMemoryError)
-                networks = networks // 4 * 2 if full else 1
-                how = f"{networks} at a time" if networks > 1 else "one at a time"
-                logger.warning("no stack (%s): trained %s", one_line(error), how)
+            if progress.is_set(place.stop):
+                raise Stopped
+            with _claimed(place, left, claims) as mine:
+                if mine:
+                    networks = _worked(place, mine, networks, keep, heard, failed)
+                else:
+                    _wait(place, heard)
     return failed
+
+
+@contextlib.contextmanager
+def _claimed(place: Place, works: Sequence[Work], claims: Claims) -> Iterator[list[Work]]:
+    """Those that nobody else does; trials are anybody's, as they come whole or not at all."""
+    if isinstance(works[0], Trial):
+        yield list(works)
+        return
+    with contextlib.ExitStack() as held:
+        mine = [w for w in works if held.enter_context(claims.claimed(Run(place.root, w)))]
+        # Somebody may have come to its end just now.
+        yield [w for w in mine if not done(place.root, w)]
+
+
+def _wait(place: Place, heard: Callable[[], None] | None) -> None:
+    if heard is not None:
+        heard()
+    time.sleep(_WAIT)
+
+
+def _worked(
+    place: Place,
+    works: list[Work],
+    networks: int,
+    keep: Mapping[Recipe, Epochs],
+    heard: Callable[[], None] | None,
+    failed: dict[Work, str],
+) -> int:
+    """Do all of them; or find that so many networks are too many, and return how many are not."""
+    # A lane without a network costs a GPU as much as one with; on a CPU a network alone would be
+    # rounded differently.
+    if networks < 2 or (len(works) == 1 and not place.on_cpu):
+        for work in works:
+            _alone(place, work, keep, heard, failed)
+        return networks
+    try:
+        _together(place, works, networks, keep, heard, failed)
+    except Stopped:
+        raise
+    except Exception as error:
+        full = isinstance(error, torch.OutOfMemoryError)
+        # Two are rounded like any number of them; one alone is not.
+        fewer = 2 if place.on_cpu and networks > 2 else 1
+        networks = networks // 4 * 2 if full else fewer
+        how = f"{networks} at a time" if networks > 1 else "one at a time"
+        logger.warning("no stack (%s): trained %s", one_line(error), how)
+    return networks
 
 
 def recipe_of(work: Work) -> Recipe:
@@ -213,9 +253,15 @@ def _asked(
 
     try:
         if trial:
-            yield Measurement(run, work, place.device, lambda curve: tell(len(curve) - 1, curve))
+            yield Measurement(
+                run, work, place.device, lambda curve: tell(len(curve) - 1, curve), task.check
+            )
         else:
-            yield Training(run, place.device, keep.get(work), lambda row: tell(row["epoch"]))
+            training = Training(
+                run, place.device, keep.get(work), lambda row: tell(row["epoch"]), task.check
+            )
+            with contextlib.closing(training):
+                yield training
     finally:
         task.end()
 
@@ -224,32 +270,12 @@ def _save(place: Place, one: Measurement | Training, stacked: bool) -> None:
     """Write a trial down; a run writes itself as it goes on."""
     if isinstance(one, Training):
         return
-    path = Run(place.root, one.recipe).trial_path(identity(one.trial))
+    run, name = Run(place.root, one.recipe), identity(one.trial)
     found = one.found(stacked)
-    files.write_json(path, {"schema": SCHEMA, "trial": describe(one.trial), **found})
-
-
-_SHIPPED: dict[str, Registry] = {
-    "criteria": criteria.CRITERIA,
-    "regrowths": regrowths.REGROWTHS,
-    "datasets": DATASETS,
-    "models": MODELS,
-    "allocations": allocation.SCHEMES,
-    "augmentations": AUGMENTATIONS,
-}
-
-
-def own_definitions() -> bytes:
-    """What was defined by name outside the package, in a notebook say: workers need it too."""
-    return cloudpickle.dumps([(name, entries.added()) for name, entries in _SHIPPED.items()])
-
-
-# Once in a worker and sweep: a dataset that were defined anew for each trial would be loaded anew.
-@functools.lru_cache(maxsize=1)
-def _define(definitions: bytes) -> None:
-    for name, entries in cloudpickle.loads(definitions):
-        for entry in entries:
-            _SHIPPED[name].register(entry)
+    files.write_json(
+        run.trial_path(name), {"schema": SCHEMA, "trial": describe(one.trial), **found}
+    )
+    failures.clear(run, one.trial)
 
 
 def one_line(error: BaseException) -> str:

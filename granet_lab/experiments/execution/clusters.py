@@ -1,0 +1,172 @@
+"""Dask clusters as executors for ``lab.measure``: on this machine, of Slurm, at an address.
+
+Needs the extra ``cluster``: ``pip install 'granet_lab[cluster]'``.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from granet_lab import checks
+from granet_lab.experiments.execution import gpus
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+class Cluster(Executor):
+    """A Dask cluster, used like any other executor.
+
+    ``with`` closes it; one that :func:`at` only connected to goes on without this client.
+
+    Args:
+        client: of Dask.
+        workers: how many tasks it does at once; None: nobody knows.
+
+    Attributes:
+        dashboard: where one can watch it, a URL; None without Dask's dashboard.
+    """
+
+    def __init__(self, client: Client, workers: int | None = None) -> None:
+        self.workers = workers
+        self._client = client
+        # The same words may mean another answer: a trial that failed is tried again.
+        self._executor = client.get_executor(pure=False)
+
+    @property
+    def dashboard(self) -> str | None:
+        """Where one can watch it."""
+        return self._client.dashboard_link or None
+
+    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        """Have it done by a worker."""
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Close the client, and the cluster if it was made for it."""
+        cluster = self._client.cluster
+        try:
+            self._executor.shutdown(wait=wait and not cancel_futures)
+        finally:
+            self._client.close()
+            if cluster is not None:
+                cluster.close()
+
+    def __repr__(self) -> str:
+        workers = "any number of" if self.workers is None else self.workers
+        return f"Cluster({workers} workers, dashboard at {self.dashboard})"
+
+    def _repr_html_(self) -> str:
+        link = self.dashboard
+        if link is None:
+            return escape(repr(self))
+        workers = "" if self.workers is None else f" of {self.workers} workers"
+        return f'Cluster{workers}: <a href="{escape(link)}" target="_blank">{escape(link)}</a>'
+
+
+def local(workers: int | None = None, device: str = "cpu") -> Cluster:
+    """Worker processes on this machine.
+
+    Args:
+        workers: how many; by default one for each core, or each GPU.
+        device: a torch device; on "cuda" each worker sees a GPU of its own.
+
+    Raises:
+        ImportError: Dask is not installed.
+        ValueError: fewer than one worker, or more than GPUs.
+    """
+    distributed = _needed("distributed")
+    shared = gpus.several(device)
+    if workers is None:
+        workers = len(shared) or (1 if device != "cpu" else _cores())
+    checks.count("workers", workers, minimum=1)
+    if shared and workers > len(shared):
+        raise ValueError(f"workers must be at most {len(shared)}, the GPUs, not {workers}")
+    from granet_lab.experiments.execution.worker import Ready
+
+    # The sweep itself tries again what a worker died of, and by itself.
+    with _needed("dask").config.set({"distributed.scheduler.allowed-failures": 0}):
+        cluster = distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # A worker keeps images and networks on purpose, and is not ended for it.
+            memory_limit=0,
+            dashboard_address=":0",
+            # The sweep says what matters; Dask would warn of every worker that ends slowly.
+            silence_logs=logging.ERROR,
+        )
+    client = distributed.Client(cluster)
+    try:
+        client.register_plugin(Ready(secrets.token_hex(4), shared))
+    except BaseException:
+        client.close()
+        cluster.close()
+        raise
+    return Cluster(client, workers)
+
+
+def slurm(jobs: int, gpus: int = 1, **how: Any) -> Cluster:
+    """Workers that Slurm starts, each a job of its own with one GPU.
+
+    Args:
+        jobs: how many.
+        gpus: of each job; 0: on its processors.
+        how: what ``dask_jobqueue.SLURMCluster`` is told besides or otherwise: ``queue``,
+            ``account``, ``walltime``, ``memory``, ``job_cpu`` (processors of a job),
+            ``job_extra_directives`` ...
+
+    Raises:
+        ImportError: dask-jobqueue is not installed.
+        ValueError: fewer than one job, or one that would do several tasks at once.
+    """
+    checks.count("jobs", jobs, minimum=1)
+    distributed, jobqueue = _needed("distributed"), _needed("dask_jobqueue")
+    cluster = jobqueue.SLURMCluster(**_job(gpus, how))
+    cluster.scale(jobs=jobs)
+    return Cluster(distributed.Client(cluster), jobs)
+
+
+def _job(gpus: int, how: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``SLURMCluster`` is told: a job is one process that does one task at a time."""
+    for name in ("cores", "processes"):
+        if how.get(name, 1) != 1:
+            raise ValueError(f"{name} must be 1, not {how[name]}: a job does one task at a time")
+    extra = [f"--gres=gpu:{gpus}"] if checks.count("gpus", gpus) else []
+    told = {"cores": 1, "processes": 1, "memory": "16GB", "walltime": "08:00:00", **how}
+    return told | {"job_extra_directives": [*extra, *told.get("job_extra_directives", [])]}
+
+
+def at(address: str, timeout: float = 30) -> Cluster:
+    """A Dask cluster that is there already.
+
+    Args:
+        address: of its scheduler, such as "tcp://10.0.0.1:8786".
+        timeout: seconds to wait for an answer.
+
+    Raises:
+        ImportError: Dask is not installed.
+        OSError: nobody answers there.
+    """
+    client = _needed("distributed").Client(address, timeout=timeout)
+    return Cluster(client, sum(client.nthreads().values()) or None)
+
+
+def _needed(module: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"a cluster needs {module}: pip install 'granet_lab[cluster]'") from error
+
+
+def _cores() -> int:
+    import loky
+
+    return loky.cpu_count(only_physical_cores=True)
