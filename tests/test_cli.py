@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +148,7 @@ BAD = [
     ("compare --method granet,regrow_fraction=2", r"regrow_fraction must lie in \[0, 1\]"),
     ("compare --method gmp,stop=70", "stop 70 lies beyond the run of 60 epochs"),
     ("compare --method gmp,interval=1081", "interval 1081 is longer than the run of 1080 steps"),
+    ("measure --epoch 1 --rate 0.5 --shard 3/2", "a part is written like 2/8"),
     ("compare --method granet_st --sparsity 0.4", "0.4 lies below initial_sparsity 0.5"),
     ("compare --method", "at least one"),
     ("compare --sparsity", "at least one"),
@@ -335,6 +337,18 @@ def test_measure_does_nothing_twice(run, tmp_path):
     measure(run)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("data/**/*") if p.is_file()} == before
     assert gl.read_table("t.csv").equals(first)
+
+
+def test_shards_together_measure_everything_once(run):
+    parts = []
+    for part in ("1/3", "2/3", "3/3"):
+        assert measure(run, "--shard", part)[0] == 0
+        parts.append(gl.read_table("t.csv"))
+    assert [len(part) for part in parts] == [1, 1, 2]
+    assert len(set().union(*(part["trial"] for part in parts))) == 4
+    assert len(list(Path().glob("data/runs/*/trials/*.json"))) == 4
+    measure(run)
+    assert len(gl.read_table("t.csv")) == 4
 
 
 def test_measure_passes_every_choice_on(run):

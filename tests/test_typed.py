@@ -68,3 +68,16 @@ def test_a_recipe_is_made_for_each_method_sparsity_and_seed_and_the_dense_one_on
     ways = [gl.methods.dense(), gl.methods.gmp(0.9), gl.methods.set_(0.9)]
     assert [(one.method, one.seed) for one in found] == [(w, s) for w in ways for s in (0, 4)]
     assert {(one.epochs, one.milestones) for one in found} == {(9, (3, 6))}
+
+
+def test_a_part_is_one_of_several():
+    assert typed.part("2/8") == (2, 8)
+    assert typed.part("1/1") == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "0/8", "9/8", "1/0", "-1/2", "1/2/3", "a/b", "1.5/2", " 1/2"]
+)
+def test_what_is_no_part_is_refused(text):
+    with pytest.raises(ValueError, match=r"written like 2/8, the second of eight, not '"):
+        typed.part(text)

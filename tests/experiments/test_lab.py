@@ -7,8 +7,8 @@ import pytest
 
 import granet_lab as gl
 from granet_lab.datasets import DATASETS
-from granet_lab.experiments.execution import result
 from granet_lab.experiments.execution.background import Job
+from granet_lab.experiments.execution.tasks import result
 from granet_lab.experiments.files import read_json, write_json
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.tidy import COLUMNS

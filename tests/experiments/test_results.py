@@ -8,7 +8,7 @@ import pytest
 
 import granet_lab as gl
 from granet_lab.experiments import files
-from granet_lab.experiments.execution import result
+from granet_lab.experiments.execution.tasks import result
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.results import Results
 from granet_lab.experiments.trainings import train
@@ -218,3 +218,28 @@ def test_looking_something_up_reads_no_file(lab, results, recipe, trials):
     assert results.trial(trials[2]) is None
     assert len(results.history(recipe)) == 3
     assert len(results.all_trials()) == 2
+
+
+def test_what_was_changed_in_its_place_is_seen_by_a_thorough_look(lab, recipe, trials, results):
+    path = put_trial(lab, trials[0])
+    results.refresh([recipe])
+    files.write_json(path.with_name("other"), {"row": {"rate": "another"}})
+    path.write_bytes(path.with_name("other").read_bytes())
+    path.with_name("other").unlink()
+    results.refresh([recipe], thorough=True)
+    assert results.trial(trials[0]) == {"row": {"rate": "another"}}
+    path.write_text("damaged in its place")
+    results.refresh([recipe], thorough=True)
+    assert results.trial(trials[0]) is None
+    assert results.damaged == [str(path)]
+
+
+def test_a_thorough_look_reads_nothing_twice(lab, recipe, trials, results, monkeypatch):
+    put_trial(lab, trials[0])
+    results.refresh([recipe], thorough=True)
+    read, seen = files.read_json, []
+    monkeypatch.setattr(files, "read_json", lambda path: seen.append(path) or read(path))
+    assert not results.refresh([recipe], thorough=True)
+    put_trial(lab, trials[1])
+    assert results.refresh([recipe], thorough=True)
+    assert [path.stem for path in seen] == [identity(trials[1])]

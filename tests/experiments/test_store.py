@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ import torch
 
 import granet_lab as gl
 from granet_lab.experiments import checkpoints
+from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.trainings import train
 from granet_lab.sparsity.methods import METHODS
 
@@ -296,3 +298,64 @@ def test_every_method_taken_up_again_ends_where_the_unbroken_one_does(lab, other
     assert not list(other.path.rglob("*.damaged-*"))  # taken up again, not begun anew
     masks = broken.load(last).masks
     assert masks.total - masks.active == round(method.sparsity(last, last) * masks.total)
+
+
+@pytest.fixture
+def lines(lab, recipe):
+    """The history's file, and its lines."""
+    lab.train(recipe, checkpoints=[4], progress=False)
+    path = lab.run(recipe).path / "history.jsonl"
+    return path, path.read_text().splitlines()
+
+
+def changed(lines, how):
+    rows = [json.loads(line) for line in lines]
+    if how == "a number":
+        rows[2]["test_acc"] += 0.01
+    elif how == "a name":
+        rows[2]["test_accc"] = rows[2].pop("test_acc")
+    elif how == "a seal":
+        rows[2]["sha256"] = rows[1]["sha256"]
+    elif how == "a seal gone":
+        del rows[2]["sha256"]
+    elif how == "two rows exchanged":
+        for a, b in (("test_acc", "test_acc"), ("test_loss", "test_loss")):
+            rows[1][a], rows[2][b] = rows[2][b], rows[1][a]
+    elif how == "an epoch left out":
+        del rows[2]
+        for epoch, row in enumerate(rows):
+            row["epoch"] = epoch
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["a number", "a name", "a seal", "a seal gone", "two rows exchanged", "an epoch left out"],
+)
+def test_a_history_that_was_changed_is_damaged(lab, recipe, lines, how):
+    path, before = lines
+    path.write_text(changed(before, how))
+    with pytest.raises(DamagedFile, match=r"history\.jsonl is damaged"):
+        lab.run(recipe).read_rows()
+
+
+def test_a_history_that_was_cut_between_epochs_is_a_shorter_one(lab, recipe, lines):
+    path, before = lines
+    path.write_text("".join(line + "\n" for line in before[:3]))
+    assert len(lab.run(recipe).read_rows()) == 3
+
+
+def test_a_history_of_an_earlier_version_is_read_and_gone_on_with(lab, other, recipe, lines):
+    path, before = lines
+    whole = lab.run(recipe).rows()
+    assert all("sha256" not in row for row in whole)
+    bare = [
+        json.dumps({k: v for k, v in json.loads(line).items() if k != "sha256"}) for line in before
+    ]
+    path.write_text("".join(line + "\n" for line in bare))
+    assert lab.run(recipe).rows() == whole
+    path.write_text("".join(line + "\n" for line in bare[:3]))
+    lab.train(recipe, progress=False)
+    for row, old in zip(lab.run(recipe).read_rows(), whole, strict=True):
+        assert row | {"seconds": 0} == old | {"seconds": 0}
+    assert "sha256" in path.read_text()

@@ -30,7 +30,7 @@ def table(lab, trials):
 
 
 def test_later_columns_stand_at_the_end():
-    assert COLUMNS[COLUMNS.index("trial") + 1 :] == LATE
+    assert COLUMNS[COLUMNS.index("trial") + 1 :] == [*LATE, "version"]
 
 
 def test_the_columns_say_what_a_trial_asks_for(table):

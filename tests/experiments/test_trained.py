@@ -119,10 +119,10 @@ def test_where_memory_is_short_stacks_are_halved(lab, recipe, monkeypatch, caplo
     asked = gl.grid(recipe, epoch=[1, 2], rate=[0.2, 0.5, 0.9], recovery_epochs=1)
     train = Stack.train_epoch
 
-    def short(self):
+    def short(self, *pulse):
         if self.width > 2:
             raise torch.OutOfMemoryError("no room")
-        return train(self)
+        return train(self, *pulse)
 
     monkeypatch.setattr(Stack, "train_epoch", short)
     monkeypatch.setattr(stackable, "_CPU_ROOM", 6)

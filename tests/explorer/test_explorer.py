@@ -33,7 +33,9 @@ def explorer(measured, lab, recipe):
 @pytest.fixture
 def here(monkeypatch):
     """Jobs in a thread of this process: without the seconds in which processes load everything."""
-    monkeypatch.setattr("granet_lab.explorer.runner.OwnProcesses", lambda workers: ThisProcess())
+    monkeypatch.setattr(
+        "granet_lab.explorer.runner.OwnProcesses", lambda workers, device: ThisProcess()
+    )
     monkeypatch.setattr("granet_lab.explorer.runner._GLANCE", 0.05)
 
 
@@ -154,7 +156,7 @@ def test_a_worker_that_fails_is_told_and_may_try_again(here, explorer, define):
     says(again, "Failed: RuntimeError: not &lt;today&gt; (seed 1).")
     quiet()
     assert not again.board.run.disabled
-    assert again.table.empty
+    assert list(again.table.status) == ["failed"]
 
 
 def test_a_run_in_training_is_told_and_followed(lab, recipe, put_history, put_trial):

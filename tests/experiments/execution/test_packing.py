@@ -1,8 +1,11 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from granet_lab.experiments.execution.packing import packs
+import granet_lab as gl
+from granet_lab.experiments.execution.packing import packs, shard
 
 works = st.integers(0, 2000)
 rooms = st.integers(2, 64)
@@ -47,3 +50,24 @@ def test_packs_are_full_stacks_as_long_as_each_worker_can_have_two_more(n, room,
 )
 def test_large_packs_come_first_and_the_last_end_together(n, room, workers, sizes):
     assert list(map(len, packs(range(n), room, workers))) == sizes
+
+
+@given(n=st.integers(0, 40), parts=st.integers(1, 12), seed=st.randoms(use_true_random=False))
+def test_shards_are_parts_of_equal_size_that_keep_a_checkpoint_together(n, parts, seed):
+    recipe = gl.recipes.digits(model="mlp", epochs=8, milestones=())
+    trials = gl.grid(recipe, epoch=range(5), rate=[0.1, 0.2, 0.5, 0.9], seed=[0, 1])[:n]
+    seed.shuffle(trials)
+    found = [shard(trials, i + 1, parts) for i in range(parts)]
+    assert sorted(id(t) for part in found for t in part) == sorted(map(id, trials))
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+    # A shard's trials of one checkpoint lie side by side, and one checkpoint in two shards at most
+    # where it is not larger than a shard.
+    for part in found:
+        keys = [(t.recipe, t.epoch) for t in part]
+        assert len([k for k, _ in itertools.groupby(keys)]) == len(set(keys))
+
+
+@pytest.mark.parametrize(("part", "parts"), [(0, 3), (4, 3), (1, 0), (-1, 2), (1.5, 2)])
+def test_a_shard_that_there_is_not_is_refused(part, parts):
+    with pytest.raises(ValueError, match="part"):
+        shard([], part, parts)

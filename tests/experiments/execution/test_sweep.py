@@ -17,7 +17,9 @@ import torch
 
 import granet_lab as gl
 from granet_lab.datasets import AUGMENTATIONS, DATASETS
-from granet_lab.experiments.execution import tasks
+from granet_lab.experiments import files
+from granet_lab.experiments.execution import following, tasks
+from granet_lab.experiments.identity import identity
 from granet_lab.models import MODELS
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
@@ -158,9 +160,9 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process_behind(lab, recipe, undi
 
 def test_two_sweeps_of_the_same_trials_at_once_lose_nothing(lab, recipe, undisturbed):
     sweeps = [start(lab, workers=1) for _ in range(2)]
-    for sweep in sweeps:
-        _, errors = sweep.communicate(timeout=120)
-        assert sweep.returncode == 0, errors
+    for process in sweeps:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
     table = lab.measure(asked(recipe), executor=Refuses(), progress=False)
     assert numbers(table).equals(undisturbed)
 
@@ -338,3 +340,92 @@ def test_the_pool_is_not_asked_for_what_cannot_start_yet(lab, recipe):
     order.clear()
     lab.measure(asked(recipe)[2:4], executor=Notes(), progress=False, stack=1)
     assert order == ["carry_out", "carry_out"]
+
+
+def test_what_fails_at_first_is_tried_again_and_the_reason_told(lab, recipe, define, caplog):
+    calls = []
+
+    def moody(context):
+        calls.append(1)
+        if len(calls) < 3:
+            raise RuntimeError(f"not at call {len(calls)}")
+        return {name: weight.abs() for name, weight in context.weights().items()}
+
+    define(CRITERIA, moody)
+    trials = gl.grid(recipe, epoch=1, rate=0.5, criterion=["moody", "magnitude"])
+    table = lab.measure(trials, workers=1, progress=False)
+    assert list(table.status) == ["ok", "ok"]
+    assert table.acc_after[0] == table.acc_after[1]
+    for call in (1, 2):
+        assert f"is tried again: RuntimeError: not at call {call}" in caplog.text
+
+
+def test_what_fails_three_times_is_recorded_until_it_succeeds(lab, recipe, define, tmp_path):
+    calls = tmp_path / "calls"
+
+    def moody(context):
+        with open(calls, "a") as file:
+            file.write(".")
+        raise RuntimeError("not today")
+
+    define(CRITERIA, moody)
+    trials = gl.grid(recipe, epoch=1, rate=[0.5, 0.9], criterion="moody", recovery_epochs=1)
+    lab.measure(trials, workers=1, progress=False)
+    assert len(calls.read_text()) == 2 * 3
+    seen = gl.Lab(lab.path, device="cpu").table(trials)  # somebody else looks into the store
+    assert list(seen.status) == ["failed", "failed"]
+    assert set(seen.note) == {"RuntimeError: not today"}
+
+    def moody(context):
+        return {name: weight.abs() for name, weight in context.weights().items()}
+
+    define(CRITERIA, moody)
+    lab.measure(trials[:1], workers=1, progress=False)
+    assert list(gl.Lab(lab.path, device="cpu").table(trials).status) == ["ok", "failed"]
+    assert len(list(lab.path.glob("*/failures/*.json"))) == 1
+
+
+def test_the_bar_tells_what_is_cached_running_and_failed(lab, recipe, define, monkeypatch):
+    def moody(context):
+        raise RuntimeError("not today")
+
+    define(CRITERIA, moody)
+    trials = gl.grid(recipe, epoch=1, rate=[0.5, 0.9], criterion=["magnitude", "moody"])
+    lab.measure(trials[:1], workers=1, progress=False)
+    said = []
+    monkeypatch.setattr(following, "GLANCE", 0.0)
+    monkeypatch.setattr(
+        following.tqdm, "set_postfix_str", lambda bar, text, refresh: said.append((text, bar.n))
+    )
+    lab.measure(trials, workers=1)
+    assert all("1 cached" in text for text, _ in said)
+    assert any("1 running" in text for text, _ in said)
+    assert "2 failed" in said[-1][0]
+    assert "running" not in said[-1][0]
+
+
+def test_an_executor_that_takes_nothing_is_an_error_in_a_line(lab, recipe):
+    class Closed(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            raise ValueError("closed for the day")
+
+    with pytest.raises(RuntimeError, match="takes no work: ValueError: closed for the day"):
+        lab.measure(asked(recipe)[:1], executor=Closed(), progress=False)
+
+
+def test_rows_of_several_versions_are_told_apart_and_warned_of(lab, recipe, caplog):
+    trials = asked(recipe)[:3]
+    first = lab.measure(trials, workers=1, progress=False)
+    assert first.version.nunique() == 1
+    assert torch.__version__ in first.version[0]
+    assert "mixes versions" not in caplog.text
+    run = lab.run(trials[0].recipe)
+    for trial, name in ((trials[0], "granet_lab 0.0.9, torch 2.0"), (trials[1], None)):
+        path = run.trial_path(identity(trial))
+        found = files.read_json(path)
+        found["row"] |= {"version": name}
+        files.write_json(path, found)
+    table = lab.measure(trials, executor=Refuses(), progress=False)
+    assert list(table.version) == ["granet_lab 0.0.9, torch 2.0", "", first.version[2]]
+    for name in ("granet_lab 0.0.9, torch 2.0", "an earlier version", first.version[2]):
+        assert f"1 rows by {name}" in caplog.text

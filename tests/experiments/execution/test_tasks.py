@@ -8,7 +8,7 @@ import torch
 
 import granet_lab as gl
 from granet_lab.experiments import plasticity
-from granet_lab.experiments.execution import tasks
+from granet_lab.experiments.execution import definitions, tasks
 from granet_lab.experiments.execution.tasks import Place, carry_out
 from granet_lab.experiments.plasticity import Measurement
 from granet_lab.experiments.trained import train_together
@@ -26,7 +26,7 @@ def asked(lab, recipe):
 
 @pytest.fixture
 def place(lab):
-    return Place(lab.path, "cpu", tasks.own_definitions())
+    return Place(lab.path, "cpu", definitions.own())
 
 
 @pytest.fixture
@@ -45,12 +45,12 @@ def begun(monkeypatch):
 def test_what_is_done_before_its_turn_comes_is_not_begun(lab, asked, place, begun, monkeypatch):
     train, elsewhere = Stack.train_epoch, gl.Lab(lab.path, device="cpu")
 
-    def meanwhile(self):
+    def meanwhile(self, *pulse):
         if len(begun) == 2:  # the first stack is full, and somebody else measures the last trials
             with monkeypatch.context() as patched:
                 patched.setattr(tasks, "_TURN", threading.Lock())
                 carry_out(place, asked[4:], 2, {})
-        return train(self)
+        return train(self, *pulse)
 
     monkeypatch.setattr(Stack, "train_epoch", meanwhile)
     assert carry_out(place, asked, 2, {}) == {}

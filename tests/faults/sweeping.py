@@ -1,0 +1,49 @@
+"""A small sweep: what the tests of faults disturb, and the command that runs it."""
+
+import signal
+import subprocess
+import sys
+
+import granet_lab as gl
+
+
+def asked():
+    """48 trials of four runs, two of them sparse: a few seconds of work."""
+    recipe = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200)
+    trials = []
+    for sparsity in (0, 0.8):
+        trials += gl.grid(
+            recipe,
+            method=gl.methods.static(sparsity),
+            epoch=[0, 2, 4],
+            rate=[0.5, 0.9],
+            regrow=[None, "gradient"],
+            seed=[0, 1],
+            recovery_epochs=2,
+        )
+    return trials
+
+
+def numbers(table):
+    """What must be the same however often it was disturbed."""
+    return table.drop(columns="seconds")
+
+
+def start(path, workers=2, trials=slice(None)):
+    """The sweep in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, __file__, str(path), str(workers), str(trials.start), str(trials.stop)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+if __name__ == "__main__":
+    path, workers, *ends = sys.argv[1:]
+    which = slice(*(None if end == "None" else int(end) for end in ends))
+    lab = gl.Lab(path, device="cpu")
+    found = lab.measure(asked()[which], workers=int(workers), progress=False)
+    sys.exit(0 if (found.status == "ok").all() else 1)

@@ -1,0 +1,87 @@
+"""SIGKILL at random moments: of workers, of who waits for them, of everything."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+from sweeping import start
+
+# (kills in CI, kills in the long version) for each victim.
+COUNTS = {"workers": (4, 40), "the client": (3, 30), "the whole sweep": (3, 30)}
+LONG = [
+    pytest.param(victim, long, id=f"{victim}, {long} times", marks=pytest.mark.slow)
+    for victim, (_, long) in COUNTS.items()
+]
+SHORT = [
+    pytest.param(victim, few, id=f"{victim}, {few} times") for victim, (few, _) in COUNTS.items()
+]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("victim", "times"), [*SHORT, *LONG])
+def test_killed_again_and_again_the_table_is_the_same(tmp_path, same, victim, times):
+    moments, kills, stores = random.Random(f"{victim} {times}"), 0, 0
+    deadline = time.monotonic() + 1500
+    while kills < times:
+        assert time.monotonic() < deadline
+        store = tmp_path / str(stores)
+        sweep = start(store)
+        while sweep.poll() is None and kills < times:
+            # From its first imports on; a sweep takes about five seconds.
+            time.sleep(moments.uniform(0.5, 5))
+            kills += strike(victim, sweep, moments)
+            if victim != "workers":
+                break
+        if kills == times and sweep.poll() is None and victim == "workers":
+            sweep.wait(timeout=120)
+        # Workers notice by themselves that nobody waits for them any more.
+        assert gone(sweep, within=40)
+        if sweep.poll() == 0:  # it came to its end: the next kills meet a new one
+            assert same(store)
+            stores += 1
+    assert same(tmp_path / str(stores))
+
+
+def strike(victim, sweep, moments):
+    """Kill once; whether there was something to kill."""
+    if victim == "the whole sweep":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)
+            return sweep.wait() == -signal.SIGKILL
+        return False
+    if victim == "the client":
+        sweep.kill()
+        return sweep.wait() == -signal.SIGKILL
+    workers = processes(sweep, "loky.backend.popen_loky_posix")
+    if not workers:
+        return False
+    with contextlib.suppress(psutil.NoSuchProcess):
+        moments.choice(workers).kill()
+        return True
+    return False
+
+
+def processes(sweep, words=""):
+    """Those of its group that are still there."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            line = " ".join(process.info["cmdline"] or [])
+            dead = process.info["status"] == psutil.STATUS_ZOMBIE
+            if not dead and os.getpgid(process.pid) == sweep.pid and words in line:
+                found.append(process)
+    return found
+
+
+def gone(sweep, within):
+    deadline = time.monotonic() + within
+    while processes(sweep):
+        if time.monotonic() > deadline:
+            return False
+        sweep.poll()
+        time.sleep(0.1)
+    return True
