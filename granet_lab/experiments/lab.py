@@ -138,8 +138,9 @@ class Lab(Views):
             ValueError: a schedule that does not fit its recipe.
         """
         trials = [trials] if isinstance(trials, Trial) else list(trials)
-        results = self._read(trials)
-        missing = {t.recipe for t in trials if results.trial(t) is None}
+        results, asked = self._read(trials), list(dict.fromkeys(trials))
+        left = [trial for trial in asked if results.trial(trial) is None]
+        missing = {trial.recipe for trial in left}
         if missing:
             files.check_writable(self.path)
         readiness.check(missing, self.device, here=executor is None)
@@ -151,14 +152,14 @@ class Lab(Views):
             tqdm.write(f"dashboard: {link}")
         failed = sweep.measure_all(
             self.path,
-            [t for t in dict.fromkeys(trials) if results.trial(t) is None],
+            left,
             self.device,
             pool,
             progress,
             recipes=list(missing) if checkpoints is not None else (),
             keep=checkpoints,
             stack=_networks(stack),
-            cached=sum(results.trial(t) is not None for t in dict.fromkeys(trials)),
+            cached=len(asked) - len(left),
         )
         table = self.table(trials, failed)
         remarks.on_status(table, "trials")

@@ -35,7 +35,6 @@ class Results:
         self.damaged: list[str] = []
         self._root = root
         self._shelves: dict[Recipe, _Shelf] = {}
-        self._names: dict[Trial, str] = {}
 
     def refresh(self, recipes: Iterable[Recipe], thorough: bool = False) -> bool:
         """Read what was written since the last time; whether there was anything.
@@ -56,7 +55,7 @@ class Results:
     def trial(self, trial: Trial) -> dict[str, Any] | None:
         """What was found (see ``measure_trial``); None if it is not measured."""
         shelf = self._shelves.get(trial.recipe)
-        return shelf.trials.get(self.name(trial)) if shelf else None
+        return shelf.trials.get(identity(trial)) if shelf else None
 
     def history(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The rows of a run's history."""
@@ -66,12 +65,6 @@ class Results:
     def all_trials(self) -> list[dict[str, Any]]:
         """Everything found, in no particular order."""
         return [found for shelf in self._shelves.values() for found in shelf.trials.values()]
-
-    def name(self, trial: Trial) -> str:
-        """The hash of a trial, computed once."""
-        if trial not in self._names:
-            self._names[trial] = identity(trial)
-        return self._names[trial]
 
 
 class _Shelf:

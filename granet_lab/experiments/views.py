@@ -12,7 +12,7 @@ import pandas as pd
 from granet_lab.experiments import files
 from granet_lab.experiments.execution import failures
 from granet_lab.experiments.files import DamagedFile
-from granet_lab.experiments.identity import restore
+from granet_lab.experiments.identity import identity, restore
 from granet_lab.experiments.plasticity import sparsities
 from granet_lab.experiments.results import Results
 from granet_lab.experiments.store import Run
@@ -48,7 +48,7 @@ class Views:
         rows = []
         for trial in trials:
             run, found = runs[trial.recipe], results.trial(trial)
-            names = {"run": run.path.name, "trial": results.name(trial)}
+            names = {"run": run.path.name, "trial": identity(trial)}
             if found is not None:
                 rows.append(trial_columns(trial) | found["row"] | names)
             elif why := failed.get(trial) or failures.read(run, trial):

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import sweeping
 from sweeping import asked, numbers
 
 import granet_lab as gl
 
-SWEEPING = Path(__file__).with_name("sweeping.py")
+SWEEPING = Path(sweeping.__file__)
 
 
 class Full:

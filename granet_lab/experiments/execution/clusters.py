@@ -84,9 +84,7 @@ def local(workers: int | None = None, device: str = "cpu") -> Cluster:
     shared = gpus.several(device)
     if workers is None:
         workers = len(shared) or (1 if device != "cpu" else _cores())
-    checks.count("workers", workers, minimum=1)
-    if shared and workers > len(shared):
-        raise ValueError(f"workers must be at most {len(shared)}, the GPUs, not {workers}")
+    gpus.check_workers(workers, shared)
     from granet_lab.experiments.execution.worker import Ready
 
     # The sweep itself tries again what a worker died of, and by itself.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from granet_lab import checks
+
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -21,6 +23,17 @@ def several(device: str) -> tuple[str, ...]:
     told = os.environ.get(_VISIBLE)
     everyone = [str(i) for i in range(torch.cuda.device_count())]
     return tuple(told.split(",")[: len(everyone)] if told else everyone)
+
+
+def check_workers(workers: int, shared: Sequence[str]) -> None:
+    """Do nothing if there are as many GPUs as workers, or none to be shared.
+
+    Raises:
+        ValueError: there are more workers, or fewer than one.
+    """
+    checks.count("workers", workers, minimum=1)
+    if shared and workers > len(shared):
+        raise ValueError(f"workers must be at most {len(shared)}, the GPUs, not {workers}")
 
 
 def take_one(owner: str, gpus: Sequence[str], patience: float = 10.0) -> None:

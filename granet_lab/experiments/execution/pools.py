@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 
-from granet_lab import checks
 from granet_lab.experiments import files
 from granet_lab.experiments.execution import gpus
 from granet_lab.training.recipe import Recipe
@@ -162,10 +161,7 @@ def choose(
         return Lent(executor)
     if workers is None:
         workers = worker_count(recipes, device)
-    checks.count("workers", workers, minimum=1)
-    shared = gpus.several(device)
-    if shared and workers > len(shared):
-        raise ValueError(f"workers must be at most {len(shared)}, the GPUs, not {workers}")
+    gpus.check_workers(workers, gpus.several(device))
     return ThisProcess() if min(workers, len(recipes)) <= 1 else SharedProcesses(workers, device)
 
 
@@ -173,8 +169,10 @@ def worker_count(recipes: Sequence[Recipe], device: str) -> int:
     """How many trainings this machine should do at once: what its cores allow; on GPUs one each."""
     import loky
 
-    if device != "cpu" or not recipes:
-        return max(1, len(gpus.several(device))) if recipes else 1
+    if not recipes:
+        return 1
+    if device != "cpu":
+        return max(1, len(gpus.several(device)))
     threads = max(recipe.threads for recipe in recipes)
     return max(1, loky.cpu_count(only_physical_cores=True) // threads)
 

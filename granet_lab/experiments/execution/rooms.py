@@ -47,7 +47,7 @@ class Rooms:
 
     def answer(self, question: Question, found: int) -> None:
         """So many, or as many as are allowed."""
-        most = found if self._stack is None else min(found, max(1, self._stack // 2 * 2))
+        most = found if self._stack is None else min(found, self._stack // 2 * 2)
         self._found[question.kind] = most
 
     def give_up(self, question: Question, why: str) -> None:

@@ -4,10 +4,12 @@ import contextlib
 import os
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 
 import cloudpickle
 import psutil
 import pytest
+from sweeping import RECIPE, numbers
 
 import granet_lab as gl
 from granet_lab.datasets import AUGMENTATIONS
@@ -42,19 +44,14 @@ def undisturbed(tmp_path_factory):
 
 
 def asked(**changes):
-    recipe = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200, **changes)
     return gl.grid(
-        recipe,
+        replace(RECIPE, **changes),
         epoch=[0, 2, 4],
         rate=[0.5, 0.9],
         regrow=[None, "gradient"],
         seed=[0, 1],
         recovery_epochs=2,
     )
-
-
-def numbers(table):
-    return table.drop(columns="seconds")
 
 
 class Refuses(Executor):
@@ -264,7 +261,9 @@ def test_interrupted_the_workers_of_a_lent_executor_end_soon(lab, dask, define, 
     monkeypatch.setattr(Following, "now_and_then", interrupted)
     with pytest.raises(KeyboardInterrupt):
         lab.measure(trials, dask, progress=False)
-    time.sleep(3)  # who was just beginning
+    # A worker takes the next task when it is done with the last.
+    for future in [dask.submit(time.sleep, 0.5) for _ in range(4)]:
+        future.result(timeout=60)
     rows = [path.read_text() for path in sorted(lab.path.glob("*/history.jsonl"))]
     assert max(text.count("\n") for text in rows) < 5
     time.sleep(1.5)

@@ -14,6 +14,7 @@ from concurrent.futures import (
 
 import pytest
 import torch
+from sweeping import RECIPE, asked, numbers
 
 import granet_lab as gl
 from granet_lab.datasets import AUGMENTATIONS, DATASETS
@@ -36,30 +37,10 @@ if __name__ == "__main__":
 """
 
 
-def asked(recipe):
-    trials = []
-    for sparsity in (0, 0.8):
-        trials += gl.grid(
-            recipe,
-            method=gl.methods.static(sparsity),
-            epoch=[0, 2, 4],
-            rate=[0.5, 0.9],
-            regrow=[None, "gradient"],
-            seed=[0, 1],
-            recovery_epochs=2,
-        )
-    return trials
-
-
-def numbers(table):
-    return table.drop(columns="seconds")
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    recipe = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200)
     lab = gl.Lab(tmp_path_factory.mktemp("undisturbed"), device="cpu")
-    return numbers(lab.measure(asked(recipe), workers=1, progress=False))
+    return numbers(lab.measure(asked(RECIPE), workers=1, progress=False))
 
 
 class Refuses(Executor):

@@ -1,4 +1,4 @@
-"""A small sweep: what the tests of faults disturb, and the command that runs it."""
+"""A small sweep: what tests of executors and of faults disturb, and the command that runs it."""
 
 import signal
 import subprocess
@@ -6,10 +6,11 @@ import sys
 
 import granet_lab as gl
 
+RECIPE = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200)
 
-def asked():
+
+def asked(recipe=RECIPE):
     """48 trials of four runs, two of them sparse: a few seconds of work."""
-    recipe = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200)
     trials = []
     for sparsity in (0, 0.8):
         trials += gl.grid(
