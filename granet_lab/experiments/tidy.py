@@ -114,5 +114,5 @@ def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table[numbers] = table[numbers].astype(float)
     # Earlier versions trained every network alone.
     table["stacked"] = table["stacked"].eq(True)
-    table["version"] = table["version"].fillna("")
+    table["version"] = table["version"].astype(object).fillna("")
     return with_none(table)

@@ -121,6 +121,7 @@ def test_an_empty_lab_is_filled_at_a_press(here, lab, recipe):
     background = explorer.board.image.value
     explorer.board.run.click()
     says(explorer, "Measured (seed 0).")
+    quiet()  # a picture may stand for a second until the job is over
     assert explorer.table[["epoch", "rate", "status"]].values.tolist() == [[3, 0.5, "ok"]]
     assert f"{explorer.table.acc_after[0]:.2f}" in words(explorer.board.numbers.value)
     assert explorer.board.image.value != background
