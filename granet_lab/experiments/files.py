@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # The name of a checksum beside what it is of.
 _SEAL = "sha256"
+# Nanoseconds, longer than between two ticks of a file system's clock.
+_TICK = 100_000_000
 
 
 class DamagedFile(ValueError):
@@ -38,18 +41,27 @@ def appearing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with _made(temporary) as file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if durable:
-            _flush_folder(path.parent)
-    finally:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        _flush_folder(path.parent)
+
+
+def _made(path: Path) -> BinaryIO:
+    """A new file, in a new folder if need be."""
+    try:
+        return open(path, "wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "wb")
 
 
 def write(path: Path, content: bytes, durable: bool = True) -> None:
@@ -139,6 +151,19 @@ def set_aside(damaged: DamagedFile, path: Path) -> None:
     except FileNotFoundError:
         return  # another process was faster
     logger.warning("%s; it is kept as %s and computed anew", damaged, aside.name)
+
+
+def stamp(path: Path) -> object:
+    """Differs from an earlier one if a file was replaced or changed since, or a folder has gained
+    or lost one; None if there is nothing."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    # What is this young may change within the same tick.
+    if time.time_ns() - found.st_mtime_ns < _TICK:
+        return object()
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def check_writable(folder: Path) -> None:

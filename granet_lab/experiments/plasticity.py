@@ -8,7 +8,7 @@ from typing import Any
 
 from granet_lab.datasets import Dataset
 from granet_lab.experiments.environment import device_name, version
-from granet_lab.experiments.store import Run
+from granet_lab.experiments.store import Run, complete
 from granet_lab.experiments.tidy import answer_columns, trial_columns
 from granet_lab.experiments.trained import train_alone
 from granet_lab.experiments.trials import Trial
@@ -86,7 +86,7 @@ class Measurement:
         self.lr = trial.learning_rate if trial.lr == "frozen" else None
         self.until = trial.epoch + trial.recovery_epochs
         self._trunk = run.rows()  # now: the folder may be taken away while this goes on
-        if not run.finished:
+        if not complete(self.recipe, self._trunk):
             raise ValueError(f"{run!r} is not trained to its end: there is nothing to compare with")
         self.pulse = pulse or (lambda: None)
         made = {"device": device_name(device), "version": version()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,6 @@ from granet_lab.experiments.identity import identity
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
-
-# Nanoseconds.
-_TICK = 100_000_000
 
 
 class Results:
@@ -80,8 +76,8 @@ class _Shelf:
 
     def refresh(self, damaged: list[str], thorough: bool) -> bool:
         """Whether anything is new."""
-        history = _stamp(self.run.path / "history.jsonl")
-        folder = _stamp(self.run.path / "trials")
+        history = files.stamp(self.run.path / "history.jsonl")
+        folder = files.stamp(self.run.path / "trials")
         news = False
         if history != self._history_seen:
             news |= self._read_history(damaged)
@@ -141,15 +137,3 @@ def _marks(entry: os.DirEntry) -> object:
     except FileNotFoundError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
-
-
-def _stamp(path: Path) -> object:
-    """Changes whenever a file is replaced, or a folder gains or loses one."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    # Clocks of file systems tick slowly: what is this young may change under the same stamp.
-    if time.time_ns() - found.st_mtime_ns < _TICK:
-        return object()
-    return found.st_mtime_ns, found.st_ino

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -168,29 +169,20 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         """The history as dicts; empty if there is none or it was damaged (and is set aside)."""
+        path = self.path / "history.jsonl"
         try:
-            return self.read_rows()
+            return [dict(row) for row in _rows(path, files.stamp(path))]
         except DamagedFile as damaged:
-            files.set_aside(damaged, self.path / "history.jsonl")
+            files.set_aside(damaged, path)
             return []
 
     def read_rows(self) -> list[dict[str, Any]]:
-        """The history as dicts; empty if there is none.
+        """The history as dicts, read from the disk; empty if there is none.
 
         Raises:
             DamagedFile: it is not what was written.
         """
-        path = self.path / "history.jsonl"
-        try:
-            lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
-            rows = files.unsealed([json.loads(line) for line in lines])
-            if [row["epoch"] for row in rows] != list(range(len(rows))):
-                raise ValueError("its epochs are not consecutive")
-        except FileNotFoundError:
-            return []
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedFile(path, error) from None
-        return rows
+        return _read_rows(self.path / "history.jsonl")
 
     def checkpoint_bytes(self) -> int:
         """What one checkpoint takes on the disk, to within its header."""
@@ -264,6 +256,25 @@ class Run:
             fit = stacked.fit if known.get("stacked") else loop.fit
             for _ in fit(state, self.recipe, images, until=state.epoch + 1):
                 pass
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+        rows = files.unsealed([json.loads(line) for line in lines])
+        if [row["epoch"] for row in rows] != list(range(len(rows))):
+            raise ValueError("its epochs are not consecutive")
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedFile(path, error) from None
+    return rows
+
+
+# Thousands of trials branch from one run, and each asks for its history.
+@functools.lru_cache(maxsize=256)
+def _rows(path: Path, stamp: object) -> list[dict[str, Any]]:
+    return _read_rows(path)
 
 
 def complete(recipe: Recipe, rows: list[dict[str, Any]]) -> bool:

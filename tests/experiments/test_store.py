@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import granet_lab as gl
-from granet_lab.experiments import checkpoints
+from granet_lab.experiments import checkpoints, store
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.trainings import train
 from granet_lab.sparsity.methods import METHODS
@@ -161,6 +162,26 @@ def test_a_damaged_history_is_set_aside_and_made_again(lab, recipe, caplog):
     lab.train(recipe, progress=False)
     columns = before.columns.drop("seconds")
     assert run.history[columns].equals(before[columns])
+
+
+def test_a_history_is_read_once_until_it_changes(lab, recipe, monkeypatch):
+    run, read = lab.train(recipe, progress=False), []
+    path = run.path / "history.jsonl"
+    os.utime(path, (1e9, 1e9))  # what is a moment old is read again anyway
+    really = store._read_rows
+    monkeypatch.setattr(store, "_read_rows", lambda path: (read.append(path), really(path))[1])
+    rows = run.rows()
+    rows.append({"epoch": 99})
+    rows[0]["test_acc"] = -1
+    assert len(run.rows()) == recipe.epochs + 1
+    assert run.rows()[0]["test_acc"] >= 0
+    assert read == [path]
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    os.utime(path, (1e9 + 1, 1e9 + 1))
+    assert [row["epoch"] for row in run.rows()] == [0, 1]
+    assert len(read) == 2
+    path.unlink()
+    assert run.rows() == []
 
 
 def test_a_longer_history_is_never_shortened(lab, recipe):

@@ -16,7 +16,7 @@ import torch
 from granet_lab.experiments import files
 from granet_lab.experiments.execution import definitions, failures, progress
 from granet_lab.experiments.execution.claims import Claims
-from granet_lab.experiments.execution.progress import Stopped, Task
+from granet_lab.experiments.execution.progress import Stopped
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.experiments.plasticity import Measurement
@@ -109,19 +109,19 @@ def carry_out(
     Returns:
         What could not be done, and why.
     """
-    failed: dict[Work, str] = {}
-    left, claims = list(pack), Claims()
+    task, left, claims = _Task(place, keep, heard), list(pack), Claims()
     with _TURN, contextlib.suppress(Stopped), threads(recipe_of(pack[0]).threads):
         definitions.define(place.definitions)
-        while left := [w for w in left if w not in failed and not done(place.root, w)]:
+        while left := [work for work in left if not task.over(work)]:
             if progress.is_set(place.stop):
                 raise Stopped
             with _claimed(place, left, claims) as mine:
                 if mine:
-                    networks = _worked(place, mine, networks, keep, heard, failed)
+                    networks = task.work(mine, networks)
                 else:
-                    _wait(place, heard)
-    return failed
+                    task.hear()
+                    time.sleep(_WAIT)
+    return task.failed
 
 
 @contextlib.contextmanager
@@ -136,41 +136,6 @@ def _claimed(place: Place, works: Sequence[Work], claims: Claims) -> Iterator[li
         yield [w for w in mine if not done(place.root, w)]
 
 
-def _wait(place: Place, heard: Callable[[], None] | None) -> None:
-    if heard is not None:
-        heard()
-    time.sleep(_WAIT)
-
-
-def _worked(
-    place: Place,
-    works: list[Work],
-    networks: int,
-    keep: Mapping[Recipe, Epochs],
-    heard: Callable[[], None] | None,
-    failed: dict[Work, str],
-) -> int:
-    """Do all of them; or find that so many networks are too many, and return how many are not."""
-    # A lane without a network costs a GPU as much as one with; on a CPU a network alone would be
-    # rounded differently.
-    if networks < 2 or (len(works) == 1 and not place.on_cpu):
-        for work in works:
-            _alone(place, work, keep, heard, failed)
-        return networks
-    try:
-        _together(place, works, networks, keep, heard, failed)
-    except Stopped:
-        raise
-    except Exception as error:
-        full = isinstance(error, torch.OutOfMemoryError)
-        # Two are rounded like any number of them; one alone is not.
-        fewer = 2 if place.on_cpu and networks > 2 else 1
-        networks = networks // 4 * 2 if full else fewer
-        how = f"{networks} at a time" if networks > 1 else "one at a time"
-        logger.warning("no stack (%s): trained %s", one_line(error), how)
-    return networks
-
-
 def recipe_of(work: Work) -> Recipe:
     """The recipe of the run that is trained, or that a trial branches from."""
     return work.recipe if isinstance(work, Trial) else work
@@ -183,99 +148,116 @@ def done(root: Path, work: Work) -> bool:
     return Run(root, work).finished
 
 
-def _alone(
-    place: Place,
-    work: Work,
-    keep: Mapping[Recipe, Epochs],
-    heard: Callable[[], None] | None,
-    failed: dict[Work, str],
-) -> None:
-    try:
-        with _asked(place, work, keep, heard) as one:
-            for _ in train_alone(one, place.device):
-                pass
-            _save(place, one, stacked=False)
-    except Stopped:
-        raise
-    except Exception as error:
-        failed[work] = one_line(error)
+class _Task:
+    """What one worker was asked to do at once.
 
+    Attributes:
+        failed: what could not be done, and why.
+    """
 
-def _together(
-    place: Place,
-    works: Sequence[Work],
-    networks: int,
-    keep: Mapping[Recipe, Epochs],
-    heard: Callable[[], None] | None,
-    failed: dict[Work, str],
-) -> None:
-    with contextlib.ExitStack() as told:
-        asked: dict[Measurement | Training, Work] = {}
-        for work in works:
-            try:
-                asked[told.enter_context(_asked(place, work, keep, heard))] = work
-            except Exception as error:
-                failed[work] = one_line(error)
+    def __init__(
+        self, place: Place, keep: Mapping[Recipe, Epochs], heard: Callable[[], None] | None
+    ) -> None:
+        self.failed: dict[Work, str] = {}
+        self._place, self._keep = place, keep
+        self._saved: set[Work] = set()
+        self.hear = heard or (lambda: None)
 
-        def there(one: Measurement | Training) -> bool:
-            return done(place.root, asked[one])
+    def over(self, work: Work) -> bool:
+        """Whether nothing more is to be done about it, as somebody has done it or it failed."""
+        return work in self.failed or work in self._saved or done(self._place.root, work)
 
-        for one, error in train_together(asked, networks, place.device, there):
-            try:
-                if error is not None:
-                    raise error
-                _save(place, one, stacked=True)
-            except (Stopped, torch.OutOfMemoryError):
-                raise
-            except Exception as error:
-                failed[asked[one]] = one_line(error)
+    def work(self, works: list[Work], networks: int) -> int:
+        """Do all of them; or find that so many networks are too many, and return how many are
+        not."""
+        # A lane without a network costs a GPU as much as one with; on a CPU a network alone would
+        # be rounded differently.
+        if networks < 2 or (len(works) == 1 and not self._place.on_cpu):
+            for work in works:
+                self._alone(work)
+            return networks
+        try:
+            self._together(works, networks)
+        except Stopped:
+            raise
+        except Exception as error:
+            full = isinstance(error, torch.OutOfMemoryError)
+            # Two are rounded like any number of them; one alone is not.
+            fewer = 2 if self._place.on_cpu and networks > 2 else 1
+            networks = networks // 4 * 2 if full else fewer
+            how = f"{networks} at a time" if networks > 1 else "one at a time"
+            logger.warning("no stack (%s): trained %s", one_line(error), how)
+        return networks
 
+    def _alone(self, work: Work) -> None:
+        try:
+            with self._asked(work) as one:
+                for _ in train_alone(one, self._place.device):
+                    pass
+                self._save(one, stacked=False)
+        except Stopped:
+            raise
+        except Exception as error:
+            self.failed[work] = one_line(error)
 
-@contextlib.contextmanager
-def _asked(
-    place: Place,
-    work: Work,
-    keep: Mapping[Recipe, Epochs],
-    heard: Callable[[], None] | None,
-) -> Iterator[Measurement | Training]:
-    """A run or a trial, not begun; its note is there from the first time that it tells of itself
-    to the last."""
-    trial, run = isinstance(work, Trial), Run(place.root, recipe_of(work))
-    of = work.recovery_epochs if trial else work.epochs
-    task = Task(run, work, place.stop)
+    def _together(self, works: Sequence[Work], networks: int) -> None:
+        with contextlib.ExitStack() as told:
+            asked: dict[Measurement | Training, Work] = {}
+            for work in works:
+                try:
+                    asked[told.enter_context(self._asked(work))] = work
+                except Exception as error:
+                    self.failed[work] = one_line(error)
 
-    def tell(done: int, curve: list[dict[str, Any]] = ()) -> None:
-        task.tell(done, of, curve)
-        if done == of:
-            task.end()
-        if heard is not None:
-            heard()
+            def there(one: Measurement | Training) -> bool:
+                return done(self._place.root, asked[one])
 
-    try:
-        if trial:
-            yield Measurement(
-                run, work, place.device, lambda curve: tell(len(curve) - 1, curve), task.check
-            )
-        else:
-            training = Training(
-                run, place.device, keep.get(work), lambda row: tell(row["epoch"]), task.check
-            )
-            with contextlib.closing(training):
-                yield training
-    finally:
-        task.end()
+            for one, error in train_together(asked, networks, self._place.device, there):
+                try:
+                    if error is not None:
+                        raise error
+                    self._save(one, stacked=True)
+                except (Stopped, torch.OutOfMemoryError):
+                    raise
+                except Exception as error:
+                    self.failed[asked[one]] = one_line(error)
 
+    @contextlib.contextmanager
+    def _asked(self, work: Work) -> Iterator[Measurement | Training]:
+        """A run or a trial, not begun; its note is there from the first time that it tells of
+        itself to the last."""
+        run, device = Run(self._place.root, recipe_of(work)), self._place.device
+        of = work.recovery_epochs if isinstance(work, Trial) else work.epochs
+        with progress.telling(run, work, self._place.stop) as note:
 
-def _save(place: Place, one: Measurement | Training, stacked: bool) -> None:
-    """Write a trial down; a run writes itself as it goes on."""
-    if isinstance(one, Training):
-        return
-    run, name = Run(place.root, one.recipe), identity(one.trial)
-    found = one.found(stacked)
-    files.write_json(
-        run.trial_path(name), {"schema": SCHEMA, "trial": describe(one.trial), **found}
-    )
-    failures.clear(run, one.trial)
+            def tell(done: int, curve: list[dict[str, Any]] = ()) -> None:
+                note.tell(done, of, curve)
+                if done == of:
+                    note.end()
+                self.hear()
+
+            if isinstance(work, Trial):
+                yield Measurement(
+                    run, work, device, lambda curve: tell(len(curve) - 1, curve), note.check
+                )
+            else:
+                training = Training(
+                    run, device, self._keep.get(work), lambda row: tell(row["epoch"]), note.check
+                )
+                with contextlib.closing(training):
+                    yield training
+
+    def _save(self, one: Measurement | Training, stacked: bool) -> None:
+        """Write a trial down; a run writes itself as it goes on."""
+        if isinstance(one, Training):
+            return
+        run, name = Run(self._place.root, one.recipe), identity(one.trial)
+        found = one.found(stacked)
+        files.write_json(
+            run.trial_path(name), {"schema": SCHEMA, "trial": describe(one.trial), **found}
+        )
+        failures.clear(run, one.trial)
+        self._saved.add(one.trial)
 
 
 def one_line(error: BaseException) -> str:
