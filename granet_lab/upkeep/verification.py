@@ -71,6 +71,7 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     yield from _leftovers(folder)
     yield from _leftovers(folder / "checkpoints")
     yield from _leftovers(folder / "trials")
+    yield from _leftovers(folder / "failures")
     try:
         recipe = restore(Recipe, files.read_json(folder / "recipe.json")["recipe"])
     except FileNotFoundError:
@@ -90,7 +91,8 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     except DamagedFile as damaged:
         yield Finding(folder / "history.jsonl", DAMAGED, _words(damaged, folder / "history.jsonl"))
     yield from _checkpoints(run, rows)
-    yield from _trials(run)
+    yield from _trials(run, "trials")
+    yield from _trials(run, "failures")
     if not complete(recipe, rows):
         done = max(0, len(rows) - 1)
         yield Finding(folder, UNFINISHED, f"{done} of {recipe.epochs} epochs are trained")
@@ -121,8 +123,9 @@ def _checkpoints(run: Run, rows: list[dict[str, Any]]) -> Iterator[Finding]:
             yield Finding(path, ORPHANED, "the history does not come so far")
 
 
-def _trials(run: Run) -> Iterator[Finding]:
-    for path in sorted(run.path.glob("trials/[!.]*.json")):
+def _trials(run: Run, folder: str) -> Iterator[Finding]:
+    """What was measured, or why it could not be."""
+    for path in sorted(run.path.glob(f"{folder}/[!.]*.json")):
         try:
             trial = restore(Trial, files.read_json(path)["trial"])
         except FileNotFoundError:
@@ -130,8 +133,8 @@ def _trials(run: Run) -> Iterator[Finding]:
         except (ValueError, KeyError, TypeError) as error:
             yield _unreadable(path, error)
             continue
-        if trial.recipe != run.recipe or path != run.trial_path(identity(trial)):
-            right = Run(run.path.parent, trial.recipe).trial_path(identity(trial))
+        right = Run(run.path.parent, trial.recipe).path / folder / f"{identity(trial)}.json"
+        if path != right:
             yield Finding(path, DAMAGED, f"it holds the trial of {right}")
 
 
@@ -146,6 +149,9 @@ def _leftovers(folder: Path) -> Iterator[Finding]:
     for path in sorted(folder.glob(".*.tmp")):
         if _age(path) > _ABANDONED:
             yield Finding(path, LEFTOVER, "whoever wrote it did not come to the end")
+    for path in sorted(folder.glob(".*.stop")):
+        if _age(path) > _ABANDONED:
+            yield Finding(path, LEFTOVER, "it told a sweep to stop that is over")
     for path in sorted(folder.glob("*.damaged-*")):
         yield Finding(path, LEFTOVER, "it was set aside as damaged")
 

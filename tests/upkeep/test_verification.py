@@ -9,6 +9,7 @@ import pytest
 
 import granet_lab as gl
 from granet_lab.experiments import checkpoints, files
+from granet_lab.experiments.execution import failures
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.training import loop
 from granet_lab.upkeep.verification import (
@@ -188,6 +189,27 @@ def test_folders_that_nobody_will_look_into_are_orphans(lab, recipe, measured):
     (lab.path / "empty").mkdir()
     assert found(lab) == {(ORPHANED, "copied"), (ORPHANED, "empty")}
     assert [repair(one) for one in verify(lab.path)] == [False, False]
+
+
+def test_so_is_damage_in_what_says_why_a_trial_failed(lab, trials, measured):
+    failures.write(lab.path, trials[0], "RuntimeError: not today")
+    assert found(lab) == set()
+    (path,) = parts(lab, "*/failures/*.json")
+    path.rename(path.with_name("0123456789abcdef.json"))
+    assert found(lab) == {(DAMAGED, "0123456789abcdef.json")}
+    path.with_name("0123456789abcdef.json").write_text("{")
+    (seen,) = verify(lab.path)
+    assert repair(seen)
+    assert lab.measure(trials, executor=None, progress=False).equals(measured)
+
+
+def test_the_word_to_a_sweep_that_is_over_is_found_once_it_is_old(lab, measured):
+    path = lab.path / ".deadbeef.stop"
+    path.touch()
+    assert found(lab) == set()
+    long_ago = time.time() - 7200
+    os.utime(path, (long_ago, long_ago))
+    assert found(lab) == {(LEFTOVER, path.name)}
 
 
 def test_what_a_dead_writer_left_is_found_once_it_is_old(lab, recipe, measured):

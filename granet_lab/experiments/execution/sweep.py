@@ -7,15 +7,9 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    wait,
-)
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from loky.process_executor import ShutdownExecutorError
 
@@ -170,6 +164,8 @@ class _Sweep:
         # In this process a task is done when submit returns: one at a time keeps the bar moving.
         here = isinstance(executor, ThisProcess)
         pending: dict[Future, Pack | Question] = {}
+        # Asking all that are pending which of them has ended would take longer the more there are.
+        ended: SimpleQueue[Future] = SimpleQueue()
         try:
             while todo or ready or pending:
                 if self.stopped:  # what is submitted sees the word itself
@@ -180,8 +176,10 @@ class _Sweep:
                 alone = bool(self.suspects)
                 while ready and not (pending and (here or alone)):
                     task = ready.popleft()
-                    pending[self._submit(executor, task, here)] = task
-                done, _ = wait(pending, timeout=following.GLANCE, return_when=FIRST_COMPLETED)
+                    future = self._submit(executor, task, here)
+                    pending[future] = task
+                    future.add_done_callback(ended.put)
+                done = _arrived(ended) if pending else []
                 self.followed.now_and_then()
                 for future in done:
                     task = pending[future]
@@ -287,6 +285,16 @@ class _Sweep:
                 failures.write(self.root, work, why)
                 self.followed.failed += 1
             self.followed.end(work)
+
+
+def _arrived(ended: SimpleQueue[Future]) -> list[Future]:
+    """The tasks that have ended since the last time; waits for the first of them, but not long."""
+    found = []
+    with contextlib.suppress(Empty):
+        found.append(ended.get(timeout=following.GLANCE))
+        while True:
+            found.append(ended.get_nowait())
+    return found
 
 
 def _error(future: Future) -> BaseException | None:
