@@ -8,10 +8,11 @@ import time
 
 import psutil
 import pytest
-from sweeping import start
+from sweeping import asked, start
 
 # (kills in CI, kills in the long version) for each victim.
 COUNTS = {"workers": (4, 40), "the client": (3, 30), "the whole sweep": (3, 30)}
+WORKER, TRIALS = "loky.backend.popen_loky_posix", len(asked())
 LONG = [
     pytest.param(victim, long, id=f"{victim}, {long} times", marks=pytest.mark.slow)
     for victim, (_, long) in COUNTS.items()
@@ -25,25 +26,42 @@ SHORT = [
 @pytest.mark.parametrize(("victim", "times"), [*SHORT, *LONG])
 def test_killed_again_and_again_the_table_is_the_same(tmp_path, same, victim, times):
     moments, kills, stores = random.Random(f"{victim} {times}"), 0, 0
+    met: list[int] = []
     deadline = time.monotonic() + 1500
     while kills < times:
         assert time.monotonic() < deadline
         store = tmp_path / str(stores)
         sweep = start(store)
         while sweep.poll() is None and kills < times:
-            # From its first imports on; a sweep takes about five seconds.
-            time.sleep(moments.uniform(0.5, 5))
+            at_a_moment(sweep, moments)
+            met.append(measured(store))
             kills += strike(victim, sweep, moments)
             if victim != "workers":
                 break
         if kills == times and sweep.poll() is None and victim == "workers":
             sweep.wait(timeout=120)
-        # Workers notice by themselves that nobody waits for them any more.
-        assert gone(sweep, within=40)
+        # Workers notice by themselves that nobody waits for them any more; once they are loaded.
+        assert gone(sweep, within=20)
         if sweep.poll() == 0:  # it came to its end: the next kills meet a new one
             assert same(store)
             stores += 1
     assert same(tmp_path / str(stores))
+    if times > 10:  # else they might all have met nothing but imports
+        assert sum(0 < n < TRIALS for n in met) > times / 10
+
+
+def at_a_moment(sweep, moments):
+    """Wait for one of its moments: mostly once there are workers, at times before."""
+    if moments.random() < 0.2:
+        time.sleep(moments.uniform(0.5, 5))
+        return
+    while sweep.poll() is None and not processes(sweep, WORKER):
+        time.sleep(0.05)
+    time.sleep(moments.uniform(0, 8))
+
+
+def measured(store):
+    return len(list(store.glob("*/trials/*.json")))
 
 
 def strike(victim, sweep, moments):
@@ -56,7 +74,7 @@ def strike(victim, sweep, moments):
     if victim == "the client":
         sweep.kill()
         return sweep.wait() == -signal.SIGKILL
-    workers = processes(sweep, "loky.backend.popen_loky_posix")
+    workers = processes(sweep, WORKER)
     if not workers:
         return False
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -7,12 +7,14 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 
 from granet_lab.experiments import files
@@ -21,6 +23,8 @@ from granet_lab.training.recipe import Recipe
 
 # Seconds for which tasks of a lent executor find the word to stop, once nobody waits for them.
 _LONG = 600.0
+# Seconds between two looks of a worker process for the one that started it.
+_LOOK = 0.5
 
 
 class Pool(Protocol):
@@ -177,17 +181,28 @@ def worker_count(recipes: Sequence[Recipe], device: str) -> int:
     return max(1, loky.cpu_count(only_physical_cores=True) // threads)
 
 
-def _prepare(owner: str, shared: Sequence[str]) -> None:
+def _prepare(owner: str, shared: Sequence[str], parent: int) -> None:
     """What a worker process does first.
+
+    It ends with the process that started it, at once and whatever it does; nobody else would miss
+    it, and it would sit on its memory, or its GPU, for a minute and a half.
 
     Ctrl-C reaches the whole process group; the process that waits decides what it means. And where
     torch is not told how many threads to take, it takes one: two processes that both want all cores
     wait for each other.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     if shared:
         gpus.take_one(owner, shared)
+
+
+def _end_with(parent: int) -> None:
+    # Elsewhere than on Windows a process that lost its parent gets another one.
+    while os.getppid() == parent and psutil.pid_exists(parent):
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 def _how(owner: str, device: str) -> dict[str, Any]:
@@ -197,6 +212,6 @@ def _how(owner: str, device: str) -> dict[str, Any]:
     return {
         "timeout": 60,
         "initializer": _prepare,
-        "initargs": (owner, gpus.several(device)),
+        "initargs": (owner, gpus.several(device), os.getpid()),
         "env": {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},
     }

@@ -1,6 +1,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
@@ -280,3 +282,18 @@ def test_a_worker_does_not_hear_an_interrupt(own):
     with own().open() as executor:
         handler = executor.submit(signal.getsignal, signal.SIGINT).result()
     assert handler == signal.SIG_IGN
+
+
+def test_a_worker_ends_with_the_process_that_started_it_whatever_it_does():
+    code = (
+        "import os, time; from granet_lab.experiments.execution.pools import OwnProcesses\n"
+        "with OwnProcesses(1).open() as pool:\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 1000).result()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    assert gone({worker}, within=5)

@@ -122,7 +122,7 @@ def test_the_networks_of_trials_and_runs_that_are_done_are_let_go(asked, place, 
 
 def test_threads_of_one_process_take_turns(asked, place, monkeypatch):
     """Threads and precision are those of the whole process."""
-    inside, most, right = [], [], tasks._together
+    inside, most, right = [], [], tasks._Task._together
 
     def noted(*arguments):
         inside.append(1)
@@ -131,7 +131,7 @@ def test_threads_of_one_process_take_turns(asked, place, monkeypatch):
         right(*arguments)
         inside.pop()
 
-    monkeypatch.setattr(tasks, "_together", noted)
+    monkeypatch.setattr(tasks._Task, "_together", noted)
     with ThreadPoolExecutor(3) as executor:
         packs = [asked[:2], asked[2:4], asked[4:]]
         found = list(executor.map(lambda pack: carry_out(place, pack, 2, {}), packs))
