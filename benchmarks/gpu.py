@@ -3,10 +3,10 @@
     python -m benchmarks.gpu [--repeats 3] [--grid fp32]
     python -m benchmarks.gpu --device cpu --images 256 --widths 2 4      # a rehearsal
 
-The limits of the device; an epoch of one network beside a plain PyTorch loop; stacks of several
-sizes; and what the grid of a plasticity figure takes, by the fastest stack or, with --grid, really
-measured. The last table says which target is met. An epoch is 390 steps of 128 images and a test on
-10,000.
+The limits of the device; an epoch of one network beside a plain PyTorch loop; what checkpoints add;
+stacks of several sizes; and what the grid of a plasticity figure takes, by the fastest stack or,
+with --grid, really measured. The last table says which target is met. An epoch is 390 steps of 128
+images and a test on 10,000.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import granet_lab as gl
 from benchmarks import pictures
 from benchmarks.plain import PlainLoop
 from benchmarks.targets import Target
-from benchmarks.timing import Times, heading, in_turn, ratio, table
+from benchmarks.timing import Times, gain, heading, in_turn, ratio, table
 from granet_lab.datasets import Dataset
 from granet_lab.training.arithmetic import emulated
 from granet_lab.training.limits import limits, needs, wait_for
@@ -44,6 +44,8 @@ RECOVERY = 30
 NETWORK_EPOCHS = math.prod(map(len, GRID.values())) * RECOVERY
 # Steps of the plain loop that are timed.
 _PLAIN_STEPS = 40
+# Of a run that keeps all its checkpoints, or none.
+_KEPT_EPOCHS = 5
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def run(asked: Asked, grid: str | None = None) -> None:
     print(f"{heading(asked.device)}\n", flush=True)
     at_best(asked)
     alone = single(asked)
+    cost = kept(asked)
     rates = {precision: stacks(asked, precision) for precision in precisions(asked)}
     taken = {p: NETWORK_EPOCHS / max(found.values()) for p, found in rates.items()}
     print(f"\nThe grid of a figure, {NETWORK_EPOCHS} epochs of a network, by the fastest stack")
@@ -115,6 +118,7 @@ def run(asked: Asked, grid: str | None = None) -> None:
     if grid is not None:
         taken[grid] = measured(asked, grid)
     print("\nTargets")
+    print(Target("a checkpoint of an epoch", 3, 100 * cost, "%"))
     for precision, found in rates.items():
         wide = {n: rate for n, rate in found.items() if n >= 32} or found
         gain = max(wide.values()) / found[1]
@@ -171,6 +175,28 @@ def _plain(asked: Asked, plain: PlainLoop, steps: int) -> list[float]:
     found = in_turn({name: asked.ended(way) for name, way in ways.items()}, asked.repeats)
     epochs, tests = (n / 128 / steps for n in (asked.images, asked.tested))
     return [epochs * a + tests * b for a, b in zip(found["train"], found["test"], strict=True)]
+
+
+def kept(asked: Asked) -> float:
+    """What a checkpoint adds to an epoch where epochs are the shortest, as a share of it."""
+    precision = precisions(asked)[-1]
+    recipe = replace(asked.recipe(precision), epochs=_KEPT_EPOCHS, milestones=())
+    ways = {
+        "no checkpoint": _run_through(asked, recipe, []),
+        "one for each epoch": _run_through(asked, recipe, None),
+    }
+    times = in_turn(ways, asked.repeats)
+    print(f"\nA run of {_KEPT_EPOCHS} epochs, {precision}, from and to the disk")
+    print(table(times, "no checkpoint", faster=False), flush=True)
+    return gain(times["one for each epoch"], times["no checkpoint"]) - 1
+
+
+def _run_through(asked: Asked, recipe: Recipe, keep: list[int] | None) -> Callable[[], object]:
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            gl.Lab(folder, device=asked.device).train(recipe, keep, progress=False)
+
+    return run
 
 
 def stacks(asked: Asked, precision: str) -> dict[int, float]:

@@ -18,6 +18,7 @@ def small(monkeypatch):
     monkeypatch.setattr(pictures, "recipe", lambda **asked: recipe(**changes, **asked))
     monkeypatch.setattr(gpu, "GRID", {"epoch": [1, 2], "rate": 0.5, "regrow": [None, "gradient"]})
     monkeypatch.setattr(gpu, "RECOVERY", 1)
+    monkeypatch.setattr(gpu, "_KEPT_EPOCHS", 2)
 
 
 @pytest.fixture
@@ -38,6 +39,8 @@ def test_a_rehearsal_measures_everything_on_a_cpu(small, run):
     assert re.search(r"fp32 .*FLOP/s .*B/s: computing .* moving", out)
     assert re.search(r"plain loop +[\d.]+ s\n +fp32 +[\d.]+ s +[\d.]+ \(", out)
     assert len(re.findall(r"^ +[124] +[\d.]+ +[\d.]+ \(", out, re.MULTILINE)) >= 3
+    assert re.search(r"one for each epoch +[\d.]+ s +[\d.]+ \(", out)
+    assert re.search(r"a checkpoint of an epoch +at most 3 %", out)
     assert "4 trials, 1 epochs" in out
     assert "{'ok': 4}" in out
     assert len(re.findall(r"at (?:most|least) .*(?:met|missed by)", out)) >= 3

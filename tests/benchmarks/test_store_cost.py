@@ -12,3 +12,4 @@ def test_a_store_is_filled_listed_and_verified(tmp_path, capsys, monkeypatch):
     assert "25 trials of" in out
     assert len(re.findall(r"a table of 25 trials, (?:first|again) .* met", out)) == 2
     assert re.search(r"A checkpoint of ResNet-20, 2\.\d MB", out)
+    assert len(re.findall(r"(?:copy|write) it, .* ms", out)) == 2
