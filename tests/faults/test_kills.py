@@ -33,7 +33,7 @@ def test_killed_again_and_again_the_table_is_the_same(tmp_path, same, victim, ti
         store = tmp_path / str(stores)
         sweep = start(store)
         while sweep.poll() is None and kills < times:
-            at_a_moment(sweep, moments)
+            at_a_moment(sweep, store, moments)
             met.append(measured(store))
             kills += strike(victim, sweep, moments)
             if victim != "workers":
@@ -50,14 +50,24 @@ def test_killed_again_and_again_the_table_is_the_same(tmp_path, same, victim, ti
         assert sum(0 < n < TRIALS for n in met) > times / 10
 
 
-def at_a_moment(sweep, moments):
-    """Wait for one of its moments: mostly once there are workers, at times before."""
-    if moments.random() < 0.2:
-        time.sleep(moments.uniform(0.5, 5))
+def at_a_moment(sweep, store, moments):
+    """Wait for one: mostly while something is being written, at times while it is loading, say."""
+    before = written(store)
+    if moments.random() < 0.3:
+        time.sleep(moments.uniform(0.5, 6))
         return
-    while sweep.poll() is None and not processes(sweep, WORKER):
-        time.sleep(0.05)
-    time.sleep(moments.uniform(0, 8))
+    while sweep.poll() is None and written(store) == before:
+        time.sleep(0.02)
+    time.sleep(moments.uniform(0, 1))
+
+
+def written(store):
+    """Changes whenever something in the store does."""
+    found = set()
+    for path in store.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((path, path.stat().st_mtime_ns))
+    return found
 
 
 def measured(store):
