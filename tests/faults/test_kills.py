@@ -62,9 +62,9 @@ def at_a_moment(sweep, store, moments):
 
 
 def written(store):
-    """Changes whenever something in the store does."""
+    """Changes whenever something in a run does: a checkpoint, a trial, a note of who works on it."""
     found = set()
-    for path in store.rglob("*"):
+    for path in store.glob("*/*/*"):
         with contextlib.suppress(FileNotFoundError):
             found.add((path, path.stat().st_mtime_ns))
     return found
