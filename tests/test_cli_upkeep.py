@@ -40,7 +40,7 @@ def test_checkpoints_are_thinned_after_it_was_said_what_that_frees(run, measured
 def test_a_lab_goes_to_a_colleague_and_comes_in_there(run, measured, tmp_path):
     code, out, _ = run("export", "sent.tar", "--no-checkpoints")
     assert code == 0
-    assert re.match(r"sent\.tar: 1 runs, [\d.]+ MB", out)
+    assert re.match(r"sent\.tar: 1 run, [\d.]+ MB", out)
     code, out, _ = run("import", "sent.tar", "--lab", "there")
     assert (code, out) == (0, "5 files added, 0 were there, 0 left out\n")
     here, there = gl.Lab("data/runs", "cpu"), gl.Lab("there", "cpu")

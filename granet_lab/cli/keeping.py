@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from granet_lab.cli.common import LAB
+from granet_lab.wording import counted
 
 if TYPE_CHECKING:
     from granet_lab import Lab
@@ -112,7 +113,7 @@ def export(
     if not out.name.endswith((".tar", ".tar.gz")):
         raise ValueError(f"{out} must end in .tar, .tar.gz or .csv")
     packed = sharing.pack(place, out, run, checkpoints)
-    print(f"{out}: {len(packed)} runs, {out.stat().st_size / 1e6:.1f} MB")
+    print(f"{out}: {counted(len(packed), 'run')}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 def import_(file: tyro.conf.Positional[Path], *, lab: Path = LAB) -> None:

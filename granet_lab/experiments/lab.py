@@ -28,6 +28,7 @@ from granet_lab.experiments.weights import weights
 from granet_lab.sparsity.sparse_training import SparseTraining
 from granet_lab.training.arithmetic import threads
 from granet_lab.training.recipe import Recipe
+from granet_lab.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Lab(Views):
             raise OSError(f"cannot make the lab folder {self.path}: {why}") from error
 
     def __repr__(self) -> str:
-        return f"Lab({str(self.path)!r}: {len(self.recipes())} runs)"
+        return f"Lab({str(self.path)!r}: {counted(len(self.recipes()), 'run')})"
 
     def train(
         self,
@@ -162,7 +163,7 @@ class Lab(Views):
             cached=len(asked) - len(left),
         )
         table = self.table(trials, failed)
-        remarks.on_status(table, "trials")
+        remarks.on_status(table, "trial")
         remarks.on_versions(table)
         return table
 
@@ -229,7 +230,7 @@ class Lab(Views):
         table = compared(asked, {one: self.run(one) for one in recipes}, failed)
         bad = table[table["status"] != "ok"]
         which = bad["method"] + " " + bad["asked_sparsity"].astype(str)
-        remarks.on_status(bad.assign(note=which + ": " + bad["note"]), "runs")
+        remarks.on_status(bad.assign(note=which + ": " + bad["note"]), "run")
         return table
 
     def weights(self, trials: Iterable[Trial] | Trial) -> pd.DataFrame:

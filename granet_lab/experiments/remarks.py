@@ -6,15 +6,22 @@ import logging
 
 import pandas as pd
 
+from granet_lab.wording import counted
+
 logger = logging.getLogger(__name__)
 
 
 def on_status(table: pd.DataFrame, what: str) -> None:
-    """What failed or diverged, and layers that were pruned empty."""
+    """What failed or diverged, and layers that were pruned empty.
+
+    Args:
+        table: has ``status`` and ``note``.
+        what: its rows are, in the singular.
+    """
     for status in ("failed", "diverged"):
         bad = table[table.status == status]
         if len(bad):
-            logger.warning("%d %s %s: %s", len(bad), what, status, bad.note.iloc[0])
+            logger.warning("%s %s: %s", counted(len(bad), what), status, bad.note.iloc[0])
     _on_empty_layers(table, what)
 
 
@@ -22,11 +29,13 @@ def on_versions(table: pd.DataFrame) -> None:
     """Rows that were computed under different versions."""
     counts = table.loc[table.status == "ok", "version"].value_counts()
     if len(counts) > 1:
-        told = [f"{n} rows by {name or 'an earlier version'}" for name, n in counts.items()]
+        told = [
+            f"{counted(n, 'row')} by {name or 'an earlier version'}" for name, n in counts.items()
+        ]
         logger.warning("the table mixes versions: %s", "; ".join(told))
 
 
 def _on_empty_layers(table: pd.DataFrame, what: str) -> None:
     empty = table[(table.status == "ok") & (table.note != "")]
     if len(empty):
-        logger.warning("%d %s: %s", len(empty), what, empty.note.mode()[0])
+        logger.warning("%s: %s", counted(len(empty), what), empty.note.mode()[0])

@@ -25,6 +25,7 @@ from granet_lab.explorer.picture import Picture
 from granet_lab.explorer.runner import Runner
 from granet_lab.explorer.setting import Setting
 from granet_lab.training.recipe import Recipe
+from granet_lab.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ class Explorer:
         said += [*runner.result(), note, *damaged]
         self.board.status.value = "<br>".join(html.escape(text) for text in said if text)
         curve = self._lookup.missing(self.curve)
-        whole = f"Run all epochs ({words.count(curve)}, {self._span(curve)})"
+        whole = f"Run all epochs ({counted(len(curve), 'trial')}, {self._span(curve)})"
         self.board.run_all.description = whole if curve else "All epochs measured"
         self.board.arrange(len(self.settings) > 1, runner.running, bool(missing), bool(curve))
         if runner.running:

@@ -65,11 +65,6 @@ def duration(span: float | None) -> str:
     return f"about {told}" if told[0].isdigit() else told
 
 
-def count(trials: Sequence[Trial]) -> str:
-    """ "1 trial", "12 trials"."""
-    return f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
-
-
 def numbers(scene: Scene, answers: Mapping[str, Sequence[Answer]], epoch: int) -> str:
     """The small table: a row for each setting, means over seeds, and their difference.
 

@@ -16,6 +16,7 @@ from granet_lab.sparsity.sparse_training import SparseTraining
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.recipes import RECIPES
 from granet_lab.training.speed import seconds_per_epoch
+from granet_lab.wording import counted
 
 Methods = Sequence[str] | Mapping[str, Callable[[float], SparseTraining]]
 
@@ -193,11 +194,6 @@ def plan(
         sparsities=sparsities,
         seeds=seeds,
     )
-
-
-def counted(n: int, what: str) -> str:
-    """``1 seed``, ``2 seeds``."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _bytes(size: float) -> str:

@@ -15,9 +15,10 @@ from granet_lab.experiments.spelling import recipe_code
 from granet_lab.experiments.store import Run
 from granet_lab.figures import plots
 from granet_lab.figures.panels import Drawn
-from granet_lab.reproduction.plan import Plan, counted
+from granet_lab.reproduction.plan import Plan
 from granet_lab.reproduction.published import FINDINGS, published
 from granet_lab.training.recipes import RECIPES
+from granet_lab.wording import counted
 
 _SOURCE = "[Liu et al. 2021](https://arxiv.org/abs/2106.10404)"
 

@@ -100,7 +100,7 @@ def test_a_method_that_cannot_be_trained_is_told_and_the_others_are(lab, recipe,
         "gmp": gl.methods.gmp,
     }
     table = compare(lab, recipe, methods).set_index("method")
-    assert "1 runs failed: broken 0.8: ValueError: no score today" in caplog.text
+    assert "1 run failed: broken 0.8: ValueError: no score today" in caplog.text
     assert table.status.tolist() == ["ok", "failed", "ok"]
     assert "no score today" in table.note["broken"]
     assert math.isnan(table.test_acc["broken"])

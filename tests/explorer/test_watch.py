@@ -267,4 +267,4 @@ def test_a_page_without_a_kernel_gets_the_table_as_it_stands(lab, put_history, r
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert watch.widget.value in bundle["text/html"]
     assert "As of now" in bundle["text/html"]
-    assert bundle["text/plain"] == repr(watch) == f"Watch(Lab({str(lab.path)!r}: 1 runs))"
+    assert bundle["text/plain"] == repr(watch) == f"Watch(Lab({str(lab.path)!r}: 1 run))"

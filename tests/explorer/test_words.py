@@ -151,11 +151,6 @@ def test_an_estimate_is_an_estimate(span, text):
     assert words.duration(span) == text
 
 
-@pytest.mark.parametrize(("n", "text"), [(0, "0 trials"), (1, "1 trial"), (12, "12 trials")])
-def test_trials_are_counted(recipe, n, text):
-    assert words.count([FROZEN.trial(recipe, 2, 0)] * n) == text
-
-
 def test_the_numbers_of_one_seed_have_no_interval(recipe):
     html = words.numbers(
         scene(point(2, -2.0, -2.0, -2.0, 1)), {"A": [answer(recipe, row=ROW)]}, epoch=2

@@ -19,6 +19,7 @@ from granet_lab.experiments.execution.tasks import one_line
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
+from granet_lab.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Job:
     def __repr__(self) -> str:
         done, total = self.progress()
         state = "running" if self.running else "ended"
-        return f"Job({len(self.trials)} trials, {state}: {done} of {total} epochs)"
+        return f"Job({counted(len(self.trials), 'trial')}, {state}: {done} of {total} epochs)"
 
     @property
     def running(self) -> bool:

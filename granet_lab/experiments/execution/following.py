@@ -15,6 +15,7 @@ from granet_lab.experiments.identity import identity
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
+from granet_lab.wording import counted
 
 # How often somebody looks into the store, in seconds.
 GLANCE = 0.3
@@ -59,8 +60,8 @@ class Following:
         self._under_way: set[Recipe] = set()
         self._looked = 0.0
         self._teller, self._news = progress.Sweep(root), progress.News()
-        parts = [f"{len(self._rows)} runs"] if self._rows else []
-        parts += [f"{len(trials)} trials"] if trials else []
+        parts = [counted(len(self._rows), "run")] if self._rows else []
+        parts += [counted(len(trials), "trial")] if trials else []
         self.bar = tqdm(
             total=self._all,
             unit="epoch",
