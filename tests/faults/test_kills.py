@@ -41,7 +41,7 @@ def test_killed_again_and_again_the_table_is_the_same(tmp_path, same, victim, ti
         if kills == times and sweep.poll() is None and victim == "workers":
             sweep.wait(timeout=120)
         # Workers notice by themselves that nobody waits for them any more; once they are loaded.
-        assert gone(sweep, within=20)
+        assert gone(sweep, within=40)
         if sweep.poll() == 0:  # it came to its end: the next kills meet a new one
             assert same(store)
             stores += 1
@@ -58,13 +58,13 @@ def at_a_moment(sweep, store, moments):
         return
     while sweep.poll() is None and written(store) == before:
         time.sleep(0.02)
-    time.sleep(moments.uniform(0, 1))
+    time.sleep(moments.uniform(0, 3.5))
 
 
 def written(store):
     """Changes whenever something in a run does: its checkpoints, trials, notes of who is at it."""
     found = set()
-    for path in store.glob("*/*/*"):
+    for path in store.glob("*/*/[!.]*"):  # but not the claims, made before anything is loaded
         with contextlib.suppress(FileNotFoundError):
             found.add((path, path.stat().st_mtime_ns))
     return found
