@@ -26,6 +26,7 @@ FLOORS = {
     "checks": 0,
     "randomness": 0,
     "registry": 0,
+    "wording": 0,
     "sparsity": 1,
     "datasets": 1,
     "models": 1,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import psutil
@@ -145,6 +146,21 @@ class OwnProcesses:
             return self._pool is not None and self._pool.submit(int) is not None
         except RuntimeError:  # broken, or shut down
             return False
+
+
+def arrived(ended: SimpleQueue[Future], patience: float) -> list[Future]:
+    """Futures that have put themselves into a queue since the last time.
+
+    Args:
+        ended: the queue.
+        patience: seconds to wait for the first of them.
+    """
+    found = []
+    with contextlib.suppress(Empty):
+        found.append(ended.get(timeout=patience))
+        while True:
+            found.append(ended.get_nowait())
+    return found
 
 
 def choose(

@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from loky.process_executor import ShutdownExecutorError
 
 from granet_lab.experiments.execution import definitions, failures, following, progress, tasks
 from granet_lab.experiments.execution.following import Following
 from granet_lab.experiments.execution.packing import Pack, packs
-from granet_lab.experiments.execution.pools import Lent, Pool, ThisProcess
+from granet_lab.experiments.execution.pools import Lent, Pool, ThisProcess, arrived
 from granet_lab.experiments.execution.rooms import Question, Rooms
 from granet_lab.experiments.execution.tasks import Place, Work, one_line, recipe_of, result
 from granet_lab.experiments.execution.tries import Tries
@@ -179,7 +179,7 @@ class _Sweep:
                     future = self._submit(executor, task, here)
                     pending[future] = task
                     future.add_done_callback(ended.put)
-                done = _arrived(ended) if pending else []
+                done = arrived(ended, following.GLANCE) if pending else []
                 self.followed.now_and_then()
                 for future in done:
                     task = pending[future]
@@ -285,16 +285,6 @@ class _Sweep:
                 failures.write(self.root, work, why)
                 self.followed.failed += 1
             self.followed.end(work)
-
-
-def _arrived(ended: SimpleQueue[Future]) -> list[Future]:
-    """The tasks that have ended since the last time; waits for the first of them, but not long."""
-    found = []
-    with contextlib.suppress(Empty):
-        found.append(ended.get(timeout=following.GLANCE))
-        while True:
-            found.append(ended.get_nowait())
-    return found
 
 
 def _error(future: Future) -> BaseException | None:

@@ -5,8 +5,9 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from queue import SimpleQueue
 
 import numpy as np
 import psutil
@@ -19,6 +20,7 @@ from granet_lab.experiments.execution.pools import (
     OwnProcesses,
     SharedProcesses,
     ThisProcess,
+    arrived,
     choose,
     worker_count,
 )
@@ -200,6 +202,17 @@ def test_shared_processes_stay_for_the_next_sweep_and_end_with_an_interrupted_on
     assert interrupt(SharedProcesses(2)) is first
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert future.exception(timeout=0) is not None
+
+
+def test_futures_arrive_in_the_order_in_which_they_end():
+    ended, futures = SimpleQueue(), [Future() for _ in range(3)]
+    for future in futures:
+        future.add_done_callback(ended.put)
+    assert arrived(ended, 0.01) == []
+    futures[2].set_result(None)
+    futures[0].set_exception(RuntimeError("not today"))
+    assert arrived(ended, 0.01) == [futures[2], futures[0]]
+    assert arrived(ended, 0.01) == []
 
 
 def recipes(trials):

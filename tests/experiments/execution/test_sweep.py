@@ -409,4 +409,4 @@ def test_rows_of_several_versions_are_told_apart_and_warned_of(lab, recipe, capl
     table = lab.measure(trials, executor=Refuses(), progress=False)
     assert list(table.version) == ["granet_lab 0.0.9, torch 2.0", "", first.version[2]]
     for name in ("granet_lab 0.0.9, torch 2.0", "an earlier version", first.version[2]):
-        assert f"1 rows by {name}" in caplog.text
+        assert f"1 row by {name}" in caplog.text
