@@ -121,10 +121,10 @@ def run(asked: Asked, grid: str | None = None) -> None:
     print(Target("a checkpoint of an epoch", 3, 100 * cost, "%"))
     for precision, found in rates.items():
         wide = {n: rate for n, rate in found.items() if n >= 32} or found
-        gain = max(wide.values()) / found[1]
+        times = max(wide.values()) / found[1]
         print(Target(f"an epoch, {precision}", 1.5, alone[precision], "s"))
         name = f"epochs a second in a stack beside one, {precision}"
-        print(Target(name, 8, gain, "times", more=True))
+        print(Target(name, 8, times, "times", more=True))
         print(Target(f"the grid, {precision}", 10, taken[precision] / 60, "min"), flush=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,8 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     except DamagedFile as damaged:
         yield Finding(folder / "history.jsonl", DAMAGED, _words(damaged, folder / "history.jsonl"))
     yield from _checkpoints(run, rows)
-    yield from _trials(run, "trials")
-    yield from _trials(run, "failures")
+    yield from _trials(run, Run.trial_path)
+    yield from _trials(run, Run.failure_path)
     if not complete(recipe, rows):
         done = max(0, len(rows) - 1)
         yield Finding(folder, UNFINISHED, f"{done} of {recipe.epochs} epochs are trained")
@@ -123,9 +123,9 @@ def _checkpoints(run: Run, rows: list[dict[str, Any]]) -> Iterator[Finding]:
             yield Finding(path, ORPHANED, "the history does not come so far")
 
 
-def _trials(run: Run, folder: str) -> Iterator[Finding]:
+def _trials(run: Run, place: Callable[[Run, str], Path]) -> Iterator[Finding]:
     """What was measured, or why it could not be."""
-    for path in sorted(run.path.glob(f"{folder}/[!.]*.json")):
+    for path in sorted(place(run, "").parent.glob("[!.]*.json")):
         try:
             trial = restore(Trial, files.read_json(path)["trial"])
         except FileNotFoundError:
@@ -133,7 +133,7 @@ def _trials(run: Run, folder: str) -> Iterator[Finding]:
         except (ValueError, KeyError, TypeError) as error:
             yield _unreadable(path, error)
             continue
-        right = Run(run.path.parent, trial.recipe).path / folder / f"{identity(trial)}.json"
+        right = place(Run(run.path.parent, trial.recipe), identity(trial))
         if path != right:
             yield Finding(path, DAMAGED, f"it holds the trial of {right}")
 
