@@ -17,11 +17,15 @@ from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from granet_lab import checks
+from granet_lab.operations import Operations
+from granet_lab.randomness import seeded
 from granet_lab.sparsity.masks import Masks, prunable
 from granet_lab.sparsity.modes import in_mode
 
 FORWARD_AND_BACKWARD = 3
 _MULTIPLY_AND_ADD = 2
+# Operations whose answer is a number for Python, or a tensor of a shape that numbers decide.
+_BY_NUMBERS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def parameters(model: nn.Module, masks: Masks | None = None) -> int:
 def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, LayerCost]:
     """Weights and positions of every prunable parameter, by name.
 
-    The shapes are followed through the network without computing anything; it stays as it is.
+    One example of zeros goes through the network, in evaluation mode; it stays as it is. (Without
+    numbers, on torch's ``meta`` device, each process would first load its compiler for seconds.)
 
     Args:
         model: made of torch's convolutions, linear, recurrent and attention layers, and of what
@@ -68,7 +73,7 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
 
     Raises:
         ValueError: a parameter whose use is not known, because it belongs to another kind of
-            layer, or to one that is not called; or the network cannot be run without numbers.
+            layer, or to one that is not called; or what the network does depends on the numbers.
     """
     weights = prunable(model)
     names = {id(parameter): name for name, parameter in weights.items()}
@@ -84,14 +89,15 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
         for module in model.modules()
         for parameter, tensor in module.named_parameters(remove_duplicate=False)
     }
-    shapes = {n: t.to("meta") for n, t in (*model.named_parameters(), *model.named_buffers())}
+    like = next(iter(weights.values()), torch.empty(0))
+    example = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
-        with in_mode(model, train=False):
-            functional_call(model, shapes, (torch.empty(1, *input_shape, device="meta"),))
+        with in_mode(model, train=False), seeded("costs"), _Blind():
+            functional_call(model, buffers, (example,))
     except RuntimeError as error:
-        why = f"costs are counted on shapes alone, and this network needs more: {error}"
-        raise ValueError(why) from None
+        raise ValueError(f"the network's costs cannot be counted: {error}") from None
     finally:
         for hook in hooks:
             hook.remove()
@@ -99,6 +105,17 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
         if name not in positions:
             raise ValueError(f"cannot count how often {name} is used: no layer known here calls it")
     return {name: LayerCost(w.numel(), positions[name]) for name, w in weights.items()}
+
+
+class _Blind(Operations):
+    """Refuses inside the block what depends on the numbers, and not on their shapes alone."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if _BY_NUMBERS & set(func.tags):
+            raise RuntimeError(f"what it does depends on the numbers ({func})")
+        return func(*args, **(kwargs or {}))
 
 
 def forward_flops(costs: Mapping[str, LayerCost], active: Mapping[str, float]) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from granet_lab.operations import Operations
 
 Outputs = tuple[Tensor | None, ...]
 
@@ -31,7 +32,7 @@ def record(
     return outputs, _Replay(tape.operations, inputs, outputs)
 
 
-class _Tape(TorchDispatchMode):
+class _Tape(Operations):
     """Notes every operation inside the block; tensors stay, so that each has a name of its own."""
 
     def __init__(self) -> None:
