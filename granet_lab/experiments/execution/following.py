@@ -94,6 +94,8 @@ class Following:
                 elif note.trial is None and note.alive and recipe in self._rows:
                     self._under_way.add(recipe)
         self._pace.passed(self._passed)
+        if self._under_way or self._reached:
+            self._pace.begin()
         self._passed = dict.fromkeys(self._passed, 0)
         done = self._all - sum(self.left.values())
         self.bar.set_postfix_str(self._said(), refresh=False)

@@ -13,21 +13,32 @@ class Pace:
     """Epochs of several kinds of work as they pass: those of runs and those of trials take
     different times, and one kind often comes after the other.
 
+    Starting processes and loading data come once, and are no measure of the epochs to come: the
+    clock starts with the first work.
+
     Args:
         clock: of seconds; one that nobody can set.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._last = clock()
+        self._last: float | None = None
         self._seconds: dict[str, float] = {}
         self._epochs: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Somebody is at work now, if nobody was before."""
+        if self._last is None:
+            self._last = self._clock()
 
     def passed(self, epochs: Mapping[str, int]) -> None:
         """So many epochs of each kind have ended since the last time; the time since then is
         shared out among the kinds by their number."""
         everything = sum(epochs.values())
         if not everything:
+            return
+        if self._last is None:  # nobody saw when these began
+            self.begin()
             return
         now = self._clock()
         for kind, n in epochs.items():

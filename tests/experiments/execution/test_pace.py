@@ -20,6 +20,7 @@ def clock():
 def test_nothing_is_foretold_too_early(clock):
     pace = Pace(clock)
     assert pace.left({"run": 10}) is None
+    pace.begin()
     clock.now += 1
     pace.passed({"run": 1})
     assert pace.left({"run": 10}) is None
@@ -28,8 +29,31 @@ def test_nothing_is_foretold_too_early(clock):
     assert pace.left({"run": 10}) == pytest.approx(10)
 
 
+def test_what_comes_before_the_first_work_is_not_counted(clock):
+    pace = Pace(clock)
+    clock.now += 60
+    pace.passed({"run": 0})
+    pace.begin()
+    clock.now += 3
+    pace.begin()
+    clock.now += 3
+    pace.passed({"run": 3})
+    assert pace.left({"run": 10}) == pytest.approx(20)
+
+
+def test_epochs_whose_beginning_nobody_saw_only_start_the_clock(clock):
+    pace = Pace(clock)
+    clock.now += 60
+    pace.passed({"run": 7})
+    assert pace.left({"run": 10}) is None
+    clock.now += 4
+    pace.passed({"run": 2})
+    assert pace.left({"run": 10}) == pytest.approx(20)
+
+
 def test_each_kind_has_its_own_pace(clock):
     pace = Pace(clock)
+    pace.begin()
     clock.now += 30
     pace.passed({"run": 10})
     # Nobody knows yet what an epoch of a trial takes.
@@ -41,6 +65,7 @@ def test_each_kind_has_its_own_pace(clock):
 
 def test_time_in_which_nothing_ended_counts_for_what_ends_next(clock):
     pace = Pace(clock)
+    pace.begin()
     for _ in range(5):
         clock.now += 2
         pace.passed({"run": 0})
@@ -52,6 +77,7 @@ def test_time_in_which_nothing_ended_counts_for_what_ends_next(clock):
 def test_what_is_left_is_linear_and_never_negative(steps):
     clock = Clock()
     pace = Pace(clock)
+    pace.begin()
     for seconds, epochs in steps:
         clock.now += seconds
         pace.passed({"trial": epochs})
