@@ -3,7 +3,9 @@
     python -m benchmarks.dispatch [--repeats 3]
 
 In this process and on Dask. What a trial takes besides its own seconds, which are in the table:
-finding out that it is missing, handing it over, writing it down, reading it again.
+finding out that it is missing, handing it over, writing it down, reading it again. Beside Dask's
+workers stand processes that are told everything at the beginning, and report to nobody: two of them
+show what the machine has left for a second one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import torch
 import granet_lab as gl
 from benchmarks.targets import Target
 from benchmarks.timing import gain, heading, in_turn, ratio
-from granet_lab.experiments.execution import clusters, definitions, tasks
+from granet_lab.experiments.execution import clusters, definitions, pools, tasks
+from granet_lab.experiments.execution.packing import packs
 from granet_lab.experiments.execution.tasks import Place
 from granet_lab.experiments.trials import Trial
 
@@ -47,22 +50,27 @@ def run(repeats: int) -> None:
     short = gl.recipes.digits(model="mlp", train_size=100, epochs=20, milestones=())
     trials = gl.grid(short, epoch=range(10), rate=[i / 100 for i in range(1, _SHORT // 10 + 1)])
     here = [overhead(trials, None) for _ in range(repeats)]
-    with clusters.local(1) as one, clusters.local(2) as two:
-        for cluster in (one, two):  # everything is imported and loaded
-            overhead(trials[:8], cluster)
+    with clusters.local(1) as one:
+        overhead(trials[:8], one)  # everything is imported and loaded
         there = [overhead(trials, one) for _ in range(repeats)]
-        place = Place(Path("runs"), "cpu", definitions.own())
-        size = len(cloudpickle.dumps((tasks.carry_out, place, (trials[0],), 1, {}, None)))
-        print(f"A task of one trial is {size / 1e3:.1f} kB\n")
-        long = gl.recipes.digits(milestones=(), **_LONG)
-        work = gl.grid(long, epoch=[5, 10, 15, 20], rate=[0.2, 0.5, 0.8, 0.9], seed=[0, 1, 2, 3])
-        with trained(work) as lab:
-            ways = {"one worker": sweep(lab, work, one), "two workers": sweep(lab, work, two)}
-            times = in_turn(ways, repeats)
-        print(f"{len(work)} trials of digits on Dask")
-        for name, seconds in times.items():
-            print(f"  {name:<16}{statistics.median(seconds):8.1f} s")
-        print(f"  two beside one  {ratio(times['one worker'], times['two workers'])}")
+    place = Place(Path("runs"), "cpu", definitions.own())
+    size = len(cloudpickle.dumps((tasks.carry_out, place, (trials[0],), 1, {}, None)))
+    print(f"A task of one trial is {size / 1e3:.1f} kB\n")
+    long = gl.recipes.digits(milestones=(), **_LONG)
+    work = gl.grid(long, epoch=[5, 10, 15, 20], rate=[0.2, 0.5, 0.8, 0.9], seed=[0, 1, 2, 3])
+    with trained(work) as lab, clusters.local(2) as two, processes(2) as both:
+        ways = {
+            "one worker": sweep(lab, work, two, 1),
+            "two workers": sweep(lab, work, two, 2),
+            "one process": bare(lab, work, both, 1),
+            "two processes": bare(lab, work, both, 2),
+        }
+        times = in_turn(ways, repeats)
+    print(f"{len(work)} trials of digits, on Dask's workers and in processes told at once")
+    for name, seconds in times.items():
+        print(f"  {name:<16}{statistics.median(seconds):8.1f} s")
+    print(f"  two workers beside one    {ratio(times['one worker'], times['two workers'])}")
+    print(f"  two processes beside one  {ratio(times['one process'], times['two processes'])}")
     print("\nTargets")
     print(Target("per trial in this process", 5, 1e3 * statistics.median(here), "ms"))
     print(Target("per trial on Dask", 20, 1e3 * statistics.median(there), "ms"))
@@ -91,15 +99,50 @@ def trained(trials: list[Trial]):
         yield lab
 
 
-def sweep(lab: gl.Lab, trials: list[Trial], executor: Executor) -> Callable[[], object]:
-    """Measures the trials from nothing."""
+@contextlib.contextmanager
+def processes(workers: int):
+    """Some that end with the block."""
+    pool = pools.OwnProcesses(workers)
+    with pool.open() as executor:
+        yield executor
+    pool.kill()
+
+
+def bare(
+    lab: gl.Lab, trials: list[Trial], executor: Executor, workers: int
+) -> Callable[[], object]:
+    """Measures the trials from nothing, in the packs of a sweep, handed over all at once."""
+    place = Place(lab.path.absolute(), "cpu", definitions.own())
+    trials = sorted(trials, key=lambda t: (-t.recovery_epochs, t.recipe.seed, t.epoch))
+    room = tasks.room(place, trials[0].recipe)
 
     def run() -> None:
-        for path in lab.path.glob("*/trials/*.json"):
-            path.unlink()
-        lab.measure(trials, executor=executor, progress=False)
+        forget(lab)
+        parts = packs(trials, room, workers)
+        for done in [executor.submit(tasks.carry_out, place, part, room, {}) for part in parts]:
+            assert not done.result()
 
     return run
+
+
+def sweep(
+    lab: gl.Lab, trials: list[Trial], cluster: clusters.Cluster, workers: int
+) -> Callable[[], object]:
+    """Measures the trials from nothing, on so many workers of a cluster; others have nothing to
+    do."""
+
+    def run() -> None:
+        forget(lab)
+        cluster.workers = workers
+        lab.measure(trials, executor=cluster, progress=False)
+
+    return run
+
+
+def forget(lab: gl.Lab) -> None:
+    """Take away what was measured."""
+    for path in lab.path.glob("*/trials/*.json"):
+        path.unlink()
 
 
 if __name__ == "__main__":

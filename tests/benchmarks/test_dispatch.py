@@ -10,4 +10,5 @@ def test_what_handing_over_costs_is_measured(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert re.search(r"A task of one trial is [\d.]+ kB", out)
     assert len(re.findall(r"per trial (?:in this process|on Dask) .*(?:met|missed)", out)) == 2
+    assert re.search(r"two processes beside one +[\d.]+ \(", out)
     assert re.search(r"two Dask workers beside one .*(?:met|missed)", out)

@@ -236,6 +236,18 @@ def test_workers_ask_the_system_for_memory_as_this_process_does(dask):
     assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
 
 
+def test_workers_do_not_look_at_themselves_a_hundred_times_a_second(dask):
+    """On two cores that costs an eighth of one."""
+
+    def profiled(dask_worker):
+        found = dask_worker.periodic_callbacks
+        return {name: found[name].callback_time for name in ("tick", "profile") if name in found}
+
+    assert dask._client.run(profiled) == {
+        worker: {"tick": 100} for worker in dask._client.nthreads()
+    }
+
+
 def test_without_dask_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(ImportError, match=r"pip install 'granet_lab\[cluster\]'"):
