@@ -113,9 +113,15 @@ class _Blind(Operations):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if _BY_NUMBERS & set(func.tags):
+        if _by_numbers(func, args):
             raise RuntimeError(f"what it does depends on the numbers ({func})")
         return func(*args, **(kwargs or {}))
+
+
+def _by_numbers(operation: Any, args: tuple) -> bool:
+    if operation is torch.ops.aten.index.Tensor:  # torch's tags do not tell x[places] from x[mask]
+        return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return bool(_BY_NUMBERS & set(operation.tags))
 
 
 def forward_flops(costs: Mapping[str, LayerCost], active: Mapping[str, float]) -> float:

@@ -126,11 +126,21 @@ class Doing(nn.Linear):
 
 
 @pytest.mark.parametrize(
-    "look", [lambda x: x if float(x.max()) < 1e9 else -x, lambda x: x[x > 0], torch.nonzero]
+    "look",
+    [
+        lambda x: x if float(x.max()) < 1e9 else -x,
+        lambda x: x[x > 0],
+        lambda x: x[:, (x > 0)[0]],
+        torch.nonzero,
+    ],
 )
 def test_a_network_that_looks_at_its_numbers_cannot_be_counted_and_says_so(look):
     with pytest.raises(ValueError, match=r"cannot be counted: .* depends on the numbers \(aten"):
         cost.inference_flops(nn.Sequential(Doing(look)), (4,))
+
+
+def test_what_is_looked_up_at_fixed_places_is_counted():
+    assert cost.inference_flops(Doing(lambda x: x[:, torch.tensor([0, 2])]), (4,)) == 2 * 16
 
 
 def test_constants_and_draws_of_a_network_are_no_hindrance_and_change_nothing():
