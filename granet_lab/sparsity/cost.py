@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils import _pytree as pytree
 
 from granet_lab import checks
 from granet_lab.operations import Operations
@@ -73,16 +74,21 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
 
     Raises:
         ValueError: a parameter whose use is not known, because it belongs to another kind of
-            layer, or to one that is not called; or what the network does depends on the numbers.
+            layer, or to one that is not called; or what the network does depends on the numbers
+            (as far as torch sees it: what goes through NumPy or ``tolist`` it does not).
     """
     weights = prunable(model)
     names = {id(parameter): name for name, parameter in weights.items()}
     positions: dict[str, int] = {}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        for parameter, places in _uses(module, inputs, output):
-            name = names[owners[id(module), parameter]]
-            positions[name] = positions.get(name, 0) + places
+    def note(
+        module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
+        for parameter, places in _uses(module, inputs, named, output):
+            # A weight that is made of others is none of them.
+            name = names.get(owners.get((id(module), parameter)))
+            if name is not None:
+                positions[name] = positions.get(name, 0) + places
 
     owners = {
         (id(module), parameter): id(tensor)
@@ -92,10 +98,13 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
     like = next(iter(weights.values()), torch.empty(0))
     example = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    seen = [example, *model.parameters(), *buffers.values()]
+    hooks = [module.register_forward_hook(note, with_kwargs=True) for module in model.modules()]
     try:
-        with in_mode(model, train=False), seeded("costs"), _Blind():
+        with in_mode(model, train=False), seeded("costs"), _Blind(seen):
             functional_call(model, buffers, (example,))
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise ValueError(f"the network's costs cannot be counted: {error}") from None
     finally:
@@ -108,19 +117,33 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
 
 
 class _Blind(Operations):
-    """Refuses inside the block what depends on the numbers, and not on their shapes alone."""
+    """Refuses inside the block what depends on the numbers of some tensors, or of what is made of
+    them, and not on shapes alone; constants of the network may be looked at."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        # They stay, so that each has a name of its own.
+        self._made = {id(tensor): tensor for tensor in tensors}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if _by_numbers(func, args):
+        kwargs = kwargs or {}
+        used = [one for one in pytree.tree_leaves((args, kwargs)) if id(one) in self._made]
+        if any(_decides(func, args, one) for one in used):
             raise RuntimeError(f"what it does depends on the numbers ({func})")
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **kwargs)
+        if used:
+            made = [one for one in pytree.tree_leaves(found) if isinstance(one, Tensor)]
+            self._made |= {id(tensor): tensor for tensor in made}
+        return found
 
 
-def _by_numbers(operation: Any, args: tuple) -> bool:
-    if operation is torch.ops.aten.index.Tensor:  # torch's tags do not tell x[places] from x[mask]
-        return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+def _decides(operation: Any, args: tuple, tensor: Tensor) -> bool:
+    """Whether the numbers of a tensor decide what an operation gives to Python, or its shape."""
+    if operation is torch.ops.aten.index.Tensor:  # only a mask, and not what is looked up
+        mask = tensor.dtype in (torch.bool, torch.uint8)
+        return mask and any(tensor is index for index in args[1])
     return bool(_BY_NUMBERS & set(operation.tags))
 
 
@@ -188,10 +211,13 @@ def _active(
     return {name: cost.weights * (1 - zeros.get(name, 0)) for name, cost in costs.items()}
 
 
-def _uses(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Iterable[tuple[str, int]]:
+def _uses(
+    module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Any
+) -> Iterable[tuple[str, int]]:
     """The parameters of a layer that has just been called, and the positions of each."""
     if isinstance(module, _ConvTransposeNd):
-        return [("weight", _places(inputs[0], len(module.kernel_size)))]
+        images = inputs[0] if inputs else named["input"]
+        return [("weight", _places(images, len(module.kernel_size)))]
     if isinstance(module, _ConvNd):
         return [("weight", _places(output, len(module.kernel_size)))]
     if isinstance(module, nn.Linear):
@@ -199,10 +225,11 @@ def _uses(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Iterable[t
     if isinstance(module, nn.Embedding):
         return [("weight", 0)]
     if isinstance(module, nn.RNNBase):
-        steps = inputs[0][..., 0].numel()
+        steps = (inputs[0] if inputs else named["input"])[..., 0].numel()
         return [(n, steps) for n, p in module.named_parameters(recurse=False) if p.ndim >= 2]
     if isinstance(module, nn.MultiheadAttention):
-        return _attention(module, *inputs[:3])
+        given = dict(zip(("query", "key", "value"), inputs, strict=False)) | dict(named)
+        return _attention(module, given["query"], given["key"], given["value"])
     return []
 
 

@@ -139,8 +139,51 @@ def test_a_network_that_looks_at_its_numbers_cannot_be_counted_and_says_so(look)
         cost.inference_flops(nn.Sequential(Doing(look)), (4,))
 
 
-def test_what_is_looked_up_at_fixed_places_is_counted():
-    assert cost.inference_flops(Doing(lambda x: x[:, torch.tensor([0, 2])]), (4,)) == 2 * 16
+@pytest.mark.parametrize(
+    "something",
+    [
+        lambda x: x[:, torch.tensor([0, 2])],
+        lambda x: x[:, torch.tensor([True, False, True, False])],
+        lambda x: x.view(-1, int(torch.tensor(x.shape[1:]).prod())),
+        lambda x: x[:, : int(torch.tensor(float(x.shape[1])).sqrt())],
+        lambda x: x.repeat_interleave(torch.tensor([1, 2, 1, 2]), 1),
+        lambda x: x[:, x.argsort(1)[0]],
+    ],
+)
+def test_what_depends_on_shapes_and_constants_is_counted(something):
+    assert cost.inference_flops(Doing(something), (4,)) == 2 * 16
+
+
+def test_layers_that_are_called_by_keyword_are_counted():
+    class Keywords(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.lstm = nn.LSTM(8, 8, batch_first=True)
+            self.back = nn.ConvTranspose1d(8, 8, 3)
+
+        def forward(self, x):
+            x = self.attention(query=x, key=x, value=x)[0]
+            x = self.lstm(input=x)[0]
+            return self.back(input=x.transpose(1, 2))
+
+    found = cost.layer_costs(Keywords(), (3, 8))
+    assert {layer.positions for layer in found.values()} == {3}
+    assert len(found) == 5
+
+
+def test_a_weight_that_is_made_of_others_is_named():
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=r"how often parametrizations\.weight\.original"):
+        cost.layer_costs(normed, (4,))
+
+
+def test_short_memory_is_not_taken_for_a_network_that_cannot_be_counted():
+    def full(x):
+        raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        cost.layer_costs(Doing(full), (4,))
 
 
 def test_constants_and_draws_of_a_network_are_no_hindrance_and_change_nothing():
