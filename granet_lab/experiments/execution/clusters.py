@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
+# The sweep itself tries again what a worker died of, and by itself.
+_SCHEDULER = {"distributed.scheduler.allowed-failures": 0}
 # What Dask would do otherwise.
-_WAYS = {
-    # The sweep itself tries again what a worker died of, and by itself.
-    "distributed.scheduler.allowed-failures": 0,
+_WAYS = _SCHEDULER | {
     # With Dask's own value the tensors of each step are asked of the system and given back to it,
     # and training takes more than half as long again.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
@@ -44,13 +44,16 @@ class Cluster(Executor):
     Args:
         client: of Dask.
         workers: how many tasks it does at once; None: nobody knows.
+        device: a torch device of its workers, on which they train; None: as the lab says.
 
     Attributes:
         dashboard: where one can watch it, a URL; None without Dask's dashboard.
     """
 
-    def __init__(self, client: Client, workers: int | None = None) -> None:
-        self.workers = workers
+    def __init__(
+        self, client: Client, workers: int | None = None, device: str | None = None
+    ) -> None:
+        self.workers, self.device = workers, device
         self._client = client
         # The same words may mean another answer: a trial that failed is tried again.
         self._executor = client.get_executor(pure=False)
@@ -126,7 +129,8 @@ def local(workers: int | None = None, device: str = "cpu") -> Cluster:
 
 
 def slurm(jobs: int, gpus: int = 1, **how: Any) -> Cluster:
-    """Workers that Slurm starts, each a job of its own with one GPU.
+    """Workers that Slurm starts, each a job of its own with one GPU, on which they train whatever
+    there is where the lab is.
 
     Args:
         jobs: how many.
@@ -141,9 +145,10 @@ def slurm(jobs: int, gpus: int = 1, **how: Any) -> Cluster:
     """
     checks.count("jobs", jobs, minimum=1)
     distributed, jobqueue = _needed("distributed"), _needed("dask_jobqueue")
-    cluster = jobqueue.SLURMCluster(**_job(gpus, how))
+    with _needed("dask").config.set(_SCHEDULER):
+        cluster = jobqueue.SLURMCluster(**_job(gpus, how))
     cluster.scale(jobs=jobs)
-    return Cluster(distributed.Client(cluster), jobs)
+    return Cluster(distributed.Client(cluster), jobs, "cuda" if gpus else "cpu")
 
 
 def _job(gpus: int, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,19 +165,20 @@ def _job(gpus: int, how: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def at(address: str, timeout: float = 30) -> Cluster:
+def at(address: str, timeout: float = 30, device: str | None = None) -> Cluster:
     """A Dask cluster that is there already.
 
     Args:
         address: of its scheduler, such as "tcp://10.0.0.1:8786".
         timeout: seconds to wait for an answer.
+        device: a torch device of its workers; by default that of the lab.
 
     Raises:
         ImportError: Dask is not installed.
         OSError: nobody answers there.
     """
     client = _needed("distributed").Client(address, timeout=timeout)
-    return Cluster(client, sum(client.nthreads().values()) or None)
+    return Cluster(client, sum(client.nthreads().values()) or None, device)
 
 
 def _needed(module: str) -> Any:

@@ -44,7 +44,7 @@ def packs(works: Sequence[Work], room: int, workers: int | None) -> list[Pack]:
 
 
 def shard(trials: Sequence[Trial], part: int, parts: int) -> list[Trial]:
-    """One of several parts of equal size; what branches from one checkpoint stays together.
+    """One of several parts of equal size; what branches from one checkpoint is side by side.
 
     Args:
         trials: all of them.

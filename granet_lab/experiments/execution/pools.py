@@ -163,6 +163,11 @@ def arrived(ended: SimpleQueue[Future], patience: float) -> list[Future]:
     return found
 
 
+def device_of(executor: Executor | None, device: str) -> str:
+    """Where an executor's workers train: where it says itself, else where the lab does."""
+    return getattr(executor, "device", None) or device
+
+
 def choose(
     executor: Executor | None, workers: int | None, recipes: Sequence[Recipe], device: str
 ) -> Pool:

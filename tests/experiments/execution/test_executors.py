@@ -13,7 +13,7 @@ from sweeping import RECIPE, numbers
 
 import granet_lab as gl
 from granet_lab.datasets import AUGMENTATIONS
-from granet_lab.experiments.execution import clusters, definitions, tasks
+from granet_lab.experiments.execution import clusters, definitions, pools, tasks
 from granet_lab.experiments.execution.tasks import Place
 from granet_lab.sparsity.criteria import CRITERIA
 
@@ -228,6 +228,41 @@ def test_a_slurm_job_is_one_process_with_a_gpu():
     told = clusters._job(1, {"job_script_prologue": ["module load cuda"]})
     assert told["job_script_prologue"][-1] == "module load cuda"
     assert "export MALLOC_MMAP_THRESHOLD_=33554432" in told["job_script_prologue"]
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Commands of Slurm that do at once, on this machine, what is asked of a cluster."""
+    submit = [
+        'cp "$1" "$0.$$"',  # the script is taken away at once
+        'setsid bash "$0.$$" > "$0.log" 2>&1 &',
+        'echo "Submitted batch job $!"',
+    ]
+    commands = {
+        "sbatch": "\n".join(submit),
+        "scancel": 'for job; do kill -- "-$job"; done',
+    }
+    for name, script in commands.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_jobs_of_slurm_measure_the_same_table(slurm, lab, undisturbed):
+    pytest.importorskip("dask_jobqueue")
+    with clusters.slurm(jobs=2, gpus=0, memory="2GB") as cluster:
+        assert (cluster.workers, cluster.device) == (2, "cpu")
+        table = lab.measure(asked(), executor=cluster, progress=False)
+        assert cluster.submit(os.getppid).result() != os.getpid()
+    assert numbers(table).equals(undisturbed)
+
+
+def test_where_workers_train_is_theirs_to_say(dask):
+    assert pools.device_of(dask, "cpu") == "cpu"
+    assert pools.device_of(clusters.Cluster(dask._client, device="cuda"), "cpu") == "cuda"
+    assert pools.device_of(None, "cuda:1") == "cuda:1"
 
 
 def test_workers_ask_the_system_for_memory_as_this_process_does(dask):
