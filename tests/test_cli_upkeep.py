@@ -78,6 +78,7 @@ def test_a_mistyped_command_names_the_culprit(run, words, why):
         ("prune-store", "say what to keep: every n-th epoch"),
         ("export x.zip", r"x.zip must end in .tar, .tar.gz or .csv"),
         ("export x.tar --run nope", "there is no run 'nope'"),
+        ("export x.csv --run nope", "there is no run 'nope'"),
     ],
 )
 def test_so_does_one_that_asks_for_nothing_sensible(run, measured, words, why):

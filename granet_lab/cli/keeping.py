@@ -107,7 +107,8 @@ def export(
 
     place = _there(lab)
     if out.suffix == ".csv":
-        trials = [t for t in place.trials() if not run or place.run(t.recipe).path.name in run]
+        chosen = {one.recipe for one in sharing.chosen(place, run)}
+        trials = [trial for trial in place.trials() if trial.recipe in chosen]
         print(write_table(place.table(trials), out, place.device))
         return
     if not out.name.endswith((".tar", ".tar.gz")):

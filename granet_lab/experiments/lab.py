@@ -68,7 +68,8 @@ class Lab(Views):
         Args:
             recipe: what to train.
             checkpoints: the epochs to keep, if not all; another is reached again by training on
-                from the nearest earlier one. Not part of the run's identity.
+                from the nearest earlier one. Not part of the run's identity. Those that a finished
+                run lacks are made only if they are named here.
             progress: whether to show a bar; it begins with the disk that the checkpoints take.
 
         Raises:
@@ -80,6 +81,8 @@ class Lab(Views):
         if not run.finished:
             readiness.warn([recipe], self.device)
         keep = run.check_epochs(checkpoints)
+        if run.finished and checkpoints is None:
+            keep = set(run.checkpoints)  # somebody may have thinned them on purpose
         done = max(0, len(run.rows()) - 1)
         size = run.checkpoint_bytes() * len(keep) / 1e6
         bar = tqdm(
@@ -144,17 +147,18 @@ class Lab(Views):
         missing = {trial.recipe for trial in left}
         if missing:
             files.check_writable(self.path)
-        readiness.check(missing, self.device, here=executor is None)
+        device = pools.device_of(executor, self.device)
+        readiness.check(missing, device, here=executor is None)
         checkpoints = None if checkpoints is None else list(checkpoints)
         for one in missing:
             self.run(one).check_epochs(checkpoints)
-        pool = pools.choose(executor, workers, [t.recipe for t in trials], self.device)
+        pool = pools.choose(executor, workers, [t.recipe for t in trials], device)
         if progress and missing and (link := getattr(executor, "dashboard", None)):
             tqdm.write(f"dashboard: {link}")
         failed = sweep.measure_all(
             self.path,
             left,
-            self.device,
+            device,
             pool,
             progress,
             recipes=list(missing) if checkpoints is not None else (),
@@ -212,15 +216,16 @@ class Lab(Views):
         recipes = [one.recipe for one in asked]
         files.check_writable(self.path)
         missing = [one for one in recipes if not self.run(one).finished]
-        readiness.check(missing, self.device, here=executor is None)
+        device = pools.device_of(executor, self.device)
+        readiness.check(missing, device, here=executor is None)
         checkpoints = None if checkpoints is None else list(checkpoints)
-        pool = pools.choose(executor, workers, missing, self.device)
+        pool = pools.choose(executor, workers, missing, device)
         for one in missing:
             self.run(one).check_epochs(checkpoints)
         failed = sweep.measure_all(
             self.path,
             [],
-            self.device,
+            device,
             pool,
             progress,
             recipes=missing,

@@ -20,7 +20,7 @@ from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.sparsity import Masks, analysis
 from granet_lab.training import loop, stacked
 from granet_lab.training.recipe import Recipe
-from granet_lab.training.state import TrainState
+from granet_lab.training.state import Diverged, TrainState
 
 HISTORY = [
     "epoch",
@@ -107,6 +107,8 @@ class Run:
         and written anew.
 
         Raises:
+            Diverged: its training diverges before that epoch.
+            RuntimeError: it does so now, and did not when it was trained first.
             ValueError: the run does not have that epoch.
         """
         if not 0 <= epoch <= self.recipe.epochs:
@@ -254,8 +256,14 @@ class Run:
         while state.epoch < until:
             known = rows[state.epoch + 1] if state.epoch + 1 < len(rows) else {}
             fit = stacked.fit if known.get("stacked") else loop.fit
-            for _ in fit(state, self.recipe, images, until=state.epoch + 1):
-                pass
+            try:
+                for _ in fit(state, self.recipe, images, until=state.epoch + 1):
+                    pass
+            except Diverged as diverged:
+                if not known or "diverged" in known:
+                    raise
+                again = f"{self.path.name} cannot be brought back to epoch {until}: {diverged}"
+                raise RuntimeError(f"{again}, and was not when it was trained first") from diverged
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

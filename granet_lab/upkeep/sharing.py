@@ -57,19 +57,28 @@ def pack(lab: Lab, path: Path, runs: Iterable[str] = (), checkpoints: bool = Tru
         ValueError: a run that the lab does not have, or there is none.
         OSError: the file cannot be written.
     """
-    there = {run.path.name: run for run in map(lab.run, lab.recipes())}
-    for name in (wanted := list(runs)):
-        if name not in there:
-            raise ValueError(f"there is no run {name!r} in {lab.path}: granet-lab runs lists them")
-    chosen = [there[name] for name in wanted or there]
-    if not chosen:
+    packed = chosen(lab, runs)
+    if not packed:
         raise ValueError(f"{lab.path} holds no runs")
     mode = "w:gz" if path.suffix == ".gz" else "w"
     with files.appearing(path) as file, tarfile.open(fileobj=file, mode=mode) as archive:
-        for run in chosen:
+        for run in packed:
             for part in _parts(run.path, checkpoints):
                 archive.add(part, f"{run.path.name}/{part.relative_to(run.path)}", False)
-    return chosen
+    return packed
+
+
+def chosen(lab: Lab, names: Iterable[str] = ()) -> list[Run]:
+    """The runs whose folders have those names; by default all.
+
+    Raises:
+        ValueError: a run that the lab does not have.
+    """
+    there = {run.path.name: run for run in map(lab.run, lab.recipes())}
+    for name in (wanted := list(names)):
+        if name not in there:
+            raise ValueError(f"there is no run {name!r} in {lab.path}: granet-lab runs lists them")
+    return [there[name] for name in wanted or there]
 
 
 def _parts(folder: Path, checkpoints: bool) -> list[Path]:

@@ -13,6 +13,7 @@ from granet_lab.experiments import checkpoints, store
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.trainings import train
 from granet_lab.sparsity.methods import METHODS
+from granet_lab.training.state import Diverged
 
 TRAIN = """
 import sys, granet_lab as gl
@@ -102,6 +103,24 @@ def test_checkpoints_asked_for_later_are_made_and_the_history_stays(lab, other, 
     assert thin.checkpoints == [1, 3, 4]
     assert_same(thin.load(3), whole.load(3))
     assert same_history(thin, whole)
+
+
+def test_training_a_finished_run_once_more_leaves_thinned_checkpoints_alone(lab, recipe):
+    run = lab.train(recipe, checkpoints=[0, 4], progress=False)
+    lab.train(recipe, progress=False)
+    lab.weights(gl.grid(recipe, epoch=2, rate=0.5))
+    assert run.checkpoints == [0, 4]
+
+
+def test_an_epoch_that_diverges_only_now_is_an_error_and_not_a_divergence(lab, recipe, monkeypatch):
+    run = lab.train(recipe, checkpoints=[0, 4], progress=False)
+
+    def other_numbers(*args, **kwargs):
+        raise Diverged(2, float("nan"))
+
+    monkeypatch.setattr(store.loop, "fit", other_numbers)
+    with pytest.raises(RuntimeError, match=f"{run.path.name} cannot be brought back to epoch 3"):
+        run.load(3)
 
 
 @pytest.mark.parametrize(("dataset", "words"), [("birds/small", "small"), ("/data/big/", "big")])

@@ -84,9 +84,7 @@ class Following:
     def look(self) -> None:
         """Count the epochs that tasks have told of in the store since the last time."""
         for recipe in self._rows:
-            rows = max(self._news.rows(self._runs[recipe]), self._rows[recipe])
-            self._count(_RUN, rows - self._rows[recipe])
-            self._rows[recipe] = rows
+            self._look_at(recipe)
         for recipe, run in self._runs.items():
             for name, note in self._news.of(run).items():
                 if name in self._names and note.alive:
@@ -113,8 +111,16 @@ class Following:
         """Something is not under way any more."""
         if isinstance(work, Trial):
             self.reach(work, work.recovery_epochs)
-        else:
+        elif work in self._rows:
+            self._look_at(work)
             self._under_way.discard(work)
+            # What it has left if it diverged never comes, and says nothing about the others' pace.
+            self.left[_RUN] -= work.epochs + 1 - self._rows.pop(work)
+
+    def _look_at(self, recipe: Recipe) -> None:
+        rows = max(self._news.rows(self._runs[recipe]), self._rows[recipe])
+        self._count(_RUN, rows - self._rows[recipe])
+        self._rows[recipe] = rows
 
     def _count(self, kind: str, epochs: int) -> None:
         self._passed[kind] += epochs

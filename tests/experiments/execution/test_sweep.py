@@ -21,9 +21,12 @@ from granet_lab.datasets import AUGMENTATIONS, DATASETS
 from granet_lab.experiments import files
 from granet_lab.experiments.execution import following, tasks
 from granet_lab.experiments.identity import identity
+from granet_lab.experiments.trainings import train
 from granet_lab.models import MODELS
 from granet_lab.sparsity.allocation import SCHEMES
 from granet_lab.sparsity.criteria import CRITERIA
+from granet_lab.training import loop
+from granet_lab.training.state import Diverged
 
 SWEEP = """
 import sys, granet_lab as gl
@@ -410,3 +413,21 @@ def test_rows_of_several_versions_are_told_apart_and_warned_of(lab, recipe, capl
     assert list(table.version) == ["granet_lab 0.0.9, torch 2.0", "", first.version[2]]
     for name in ("granet_lab 0.0.9, torch 2.0", "an earlier version", first.version[2]):
         assert f"1 row by {name}" in caplog.text
+
+
+def test_a_run_that_diverges_on_its_way_back_to_where_it_stood_fails(lab, recipe, monkeypatch):
+    run = lab.run(recipe)
+    rows = train(run)
+    for _ in range(3):
+        next(rows)
+    rows.close()
+    for path in run.path.glob("checkpoints/*"):
+        path.unlink()
+
+    def other_numbers(*args, **kwargs):
+        raise Diverged(1, float("nan"))
+
+    monkeypatch.setattr(loop, "fit", other_numbers)
+    trials = gl.grid(recipe, epoch=4, rate=0.5)
+    (row,) = lab.measure(trials, workers=1, progress=False).note
+    assert "cannot be brought back to epoch 1: training diverged: the loss of epoch 1" in row
