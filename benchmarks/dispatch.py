@@ -26,7 +26,7 @@ import granet_lab as gl
 from benchmarks.targets import Target
 from benchmarks.timing import gain, heading, in_turn, ratio
 from granet_lab.experiments.execution import clusters, definitions, pools, tasks
-from granet_lab.experiments.execution.packing import packs
+from granet_lab.experiments.execution.packing import packs, together
 from granet_lab.experiments.execution.tasks import Place
 from granet_lab.experiments.trials import Trial
 
@@ -103,9 +103,11 @@ def trained(trials: list[Trial]):
 def processes(workers: int):
     """Some that end with the block."""
     pool = pools.OwnProcesses(workers)
-    with pool.open() as executor:
-        yield executor
-    pool.kill()
+    try:
+        with pool.open() as executor:
+            yield executor
+    finally:
+        pool.kill()
 
 
 def bare(
@@ -113,12 +115,11 @@ def bare(
 ) -> Callable[[], object]:
     """Measures the trials from nothing, in the packs of a sweep, handed over all at once."""
     place = Place(lab.path.absolute(), "cpu", definitions.own())
-    trials = sorted(trials, key=lambda t: (-t.recovery_epochs, t.recipe.seed, t.epoch))
     room = tasks.room(place, trials[0].recipe)
 
     def run() -> None:
         forget(lab)
-        parts = packs(trials, room, workers)
+        parts = packs(together(trials), room, workers)
         for done in [executor.submit(tasks.carry_out, place, part, room, {}) for part in parts]:
             assert not done.result()
 

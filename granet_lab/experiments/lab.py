@@ -80,9 +80,9 @@ class Lab(Views):
         run = self.run(recipe)
         if not run.finished:
             readiness.warn([recipe], self.device)
-        keep = run.check_epochs(checkpoints)
         if run.finished and checkpoints is None:
-            keep = set(run.checkpoints)  # somebody may have thinned them on purpose
+            checkpoints = run.checkpoints  # somebody may have thinned them on purpose
+        keep = run.check_epochs(checkpoints)
         done = max(0, len(run.rows()) - 1)
         size = run.checkpoint_bytes() * len(keep) / 1e6
         bar = tqdm(

@@ -7,6 +7,7 @@ times as much (forward, and backward for the inputs and for the weights).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -216,7 +217,7 @@ def _uses(
 ) -> Iterable[tuple[str, int]]:
     """The parameters of a layer that has just been called, and the positions of each."""
     if isinstance(module, _ConvTransposeNd):
-        images = inputs[0] if inputs else named["input"]
+        images = _given(module, inputs, named)["input"]
         return [("weight", _places(images, len(module.kernel_size)))]
     if isinstance(module, _ConvNd):
         return [("weight", _places(output, len(module.kernel_size)))]
@@ -225,12 +226,19 @@ def _uses(
     if isinstance(module, nn.Embedding):
         return [("weight", 0)]
     if isinstance(module, nn.RNNBase):
-        steps = (inputs[0] if inputs else named["input"])[..., 0].numel()
+        steps = _given(module, inputs, named)["input"][..., 0].numel()
         return [(n, steps) for n, p in module.named_parameters(recurse=False) if p.ndim >= 2]
     if isinstance(module, nn.MultiheadAttention):
-        given = dict(zip(("query", "key", "value"), inputs, strict=False)) | dict(named)
+        given = _given(module, inputs, named)
         return _attention(module, given["query"], given["key"], given["value"])
     return []
+
+
+def _given(
+    module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What a layer was called with, by name."""
+    return inspect.signature(module.forward).bind(*inputs, **named).arguments
 
 
 def _places(images: Tensor, dimensions: int) -> int:

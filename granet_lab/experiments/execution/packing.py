@@ -58,9 +58,13 @@ def shard(trials: Sequence[Trial], part: int, parts: int) -> list[Trial]:
     if checks.count("part", part, minimum=1) > parts:
         raise ValueError(f"part must be at most {parts}, the number of parts, not {part}")
     asked = list(dict.fromkeys(trials))
-    order = {recipe: i for i, recipe in enumerate(dict.fromkeys(t.recipe for t in asked))}
-    asked.sort(key=lambda t: (order[t.recipe], t.epoch))
-    return list(_evenly(tuple(asked), parts)[part - 1])
+    return list(_evenly(tuple(together(asked)), parts)[part - 1])
+
+
+def together(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, with those side by side that branch from one run, and from one checkpoint."""
+    order = {recipe: i for i, recipe in enumerate(dict.fromkeys(t.recipe for t in trials))}
+    return sorted(trials, key=lambda t: (order[t.recipe], t.epoch))
 
 
 def _evenly(works: Pack, pieces: int) -> list[Pack]:

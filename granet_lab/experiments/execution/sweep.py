@@ -15,7 +15,7 @@ from loky.process_executor import ShutdownExecutorError
 
 from granet_lab.experiments.execution import definitions, failures, following, progress, tasks
 from granet_lab.experiments.execution.following import Following
-from granet_lab.experiments.execution.packing import Pack, packs
+from granet_lab.experiments.execution.packing import Pack, packs, together
 from granet_lab.experiments.execution.pools import Lent, Pool, ThisProcess, arrived
 from granet_lab.experiments.execution.rooms import Question, Rooms
 from granet_lab.experiments.execution.tasks import Place, Work, one_line, recipe_of, result
@@ -74,8 +74,7 @@ def measure_all(
     cached += len(asked) - len(missing)
     # The longest first, so that no core is idle at the end; and what branches from one checkpoint
     # together, for one worker.
-    order = {recipe: i for i, recipe in enumerate(dict.fromkeys(t.recipe for t in missing))}
-    trials = sorted(missing, key=lambda t: (-t.recovery_epochs, order[t.recipe], t.epoch))
+    trials = sorted(together(missing), key=lambda t: -t.recovery_epochs)
     recipes = [recipe for recipe in dict.fromkeys(recipes) if not Run(root, recipe).finished]
     if not trials and not recipes:
         return {}
