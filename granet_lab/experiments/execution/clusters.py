@@ -117,6 +117,8 @@ def local(workers: int | None = None, device: str = "cpu") -> Cluster:
             dashboard_address=":0",
             # The sweep says what matters; Dask would warn of every worker that ends slowly.
             silence_logs=logging.ERROR,
+            # Also for a worker that takes the place of one that died.
+            config=_WAYS,
         )
     client = distributed.Client(cluster)
     try:
