@@ -1,4 +1,4 @@
-"""What a store costs: a table of many trials, first and again; writing; checkpoints.
+"""What a store costs: a table of many trials, first and again; writing; notes; checkpoints.
 
     python -m benchmarks.store [--trials 10000] [--repeats 3]
 
@@ -14,17 +14,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 import granet_lab as gl
 from benchmarks import pictures
 from benchmarks.targets import Target
 from benchmarks.timing import heading
 from granet_lab.experiments import files
 from granet_lab.experiments.checkpoints import Snapshot
+from granet_lab.experiments.execution.progress import News
+from granet_lab.experiments.execution.telling import Teller
 from granet_lab.experiments.identity import describe, identity
+from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
 from granet_lab.training import loop
 from granet_lab.training.recipe import Recipe
 from granet_lab.upkeep.verification import verify
+
+# A stack on a GPU, and how far its trials have come.
+_LANES, _EPOCHS = 128, 30
 
 
 def main() -> None:
@@ -38,16 +46,20 @@ def main() -> None:
         run(Path(folder), told.trials, told.repeats)
 
 
-def run(folder: Path, n: int, repeats: int) -> None:
+def run(folder: Path, n: int, repeats: int, stacks: int = 100) -> None:
     """Measure and print the table."""
     recipe = gl.recipes.digits(model="mlp", train_size=200, epochs=100, milestones=())
     trials, seconds = filled(folder, recipe, n)
     size = sum(path.stat().st_size for path in folder.glob("*/trials/*.json")) / n
     print(f"{n:,} trials of {size / 1e3:.1f} kB each, written one by one")
     print(f"  write one, with its flush to the disk  {1e3 * seconds / n:8.2f} ms")
-    first = [seconds_of(lambda: gl.Lab(folder, device="cpu").table(trials)) for _ in range(repeats)]
+    before = psutil.Process().memory_info().rss
     lab = gl.Lab(folder, device="cpu")
-    lab.table(trials)
+    first = [seconds_of(lambda: lab.table(trials))]
+    taken = psutil.Process().memory_info().rss - before
+    for _ in range(repeats - 1):
+        other = gl.Lab(folder, device="cpu")
+        first.append(seconds_of(lambda lab=other: lab.table(trials)))
     again = [seconds_of(lambda: lab.table(trials)) for _ in range(repeats)]
     asked = [seconds_of(lambda: lab.measure(trials, progress=False)) for _ in range(repeats)]
     listed = seconds_of(lambda: sum(1 for _ in folder.glob("*/trials/*.json")))
@@ -55,6 +67,8 @@ def run(folder: Path, n: int, repeats: int) -> None:
     print(f"  list their names                       {1e3 * listed:8.1f} ms")
     print(f"  measure, with nothing left to do       {statistics.median(asked):8.2f} s")
     print(f"  verify, every file read                {verified:8.2f} s")
+    print(f"  memory of who asks for them            {taken / n / 1e3:8.1f} kB each")
+    notes(folder / "told", recipe, stacks)
     copied, written, size = resnet(folder)
     print(f"\nA checkpoint of ResNet-20, {size / 1e6:.1f} MB")
     print(f"  copy it, for which training waits      {1e3 * statistics.median(copied):8.1f} ms")
@@ -78,6 +92,31 @@ def filled(folder: Path, recipe: Recipe, n: int) -> tuple[list[Trial], float]:
         path = run.trial_path(identity(trial))
         files.write_json(path, found | {"trial": describe(trial)})
     return trials, time.perf_counter() - started
+
+
+def notes(root: Path, recipe: Recipe, stacks: int) -> None:
+    """Print what the notes of many stacks cost, once for each of them."""
+    run, news = Run(root, recipe), News()
+    point = {"lr": 0.1, "train_loss": 0.123456, "val_acc": 91.234567, "test_acc": 90.345678}
+    curve = [{"recovery_epoch": epoch, **point} for epoch in range(_EPOCHS + 1)]
+    tellers = [Teller() for _ in range(stacks)]
+    for teller in tellers:
+        for lane in range(_LANES):
+            teller.tell(run.path, f"{lane:016x}", _EPOCHS, _EPOCHS, curve)
+    time.sleep(1)  # all of them may write again
+    written = seconds_of(lambda: [teller.check() for teller in tellers])
+    size = sum(path.stat().st_size for path in run.path.glob("progress/*")) / stacks
+    new = seconds_of(lambda: sum(1 for _ in news.of(run)))
+    old = seconds_of(lambda: sum(1 for _ in news.of(run)))
+    for teller in tellers:
+        teller.close()
+    print(f"\nThe note of a stack of {_LANES}, {size / 1e3:.0f} kB after {_EPOCHS} epochs")
+    for what, seconds in {
+        "write it": written,
+        "see that it is new, and read it": new,
+        "see that it is not": old,
+    }.items():
+        print(f"  {what:<38} {1e3 * seconds / stacks:8.2f} ms")
 
 
 def resnet(folder: Path, times: int = 9) -> tuple[list[float], list[float], int]:

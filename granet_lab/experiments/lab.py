@@ -19,7 +19,8 @@ from granet_lab.experiments.execution import pools, sweep
 from granet_lab.experiments.execution.background import Job
 from granet_lab.experiments.execution.claims import Claims
 from granet_lab.experiments.execution.pools import OwnProcesses
-from granet_lab.experiments.execution.progress import telling
+from granet_lab.experiments.execution.progress import TRAINING
+from granet_lab.experiments.execution.telling import Teller
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tables import with_none
 from granet_lab.experiments.trials import Trial
@@ -94,11 +95,12 @@ class Lab(Views):
         )
         # Somebody else may be training it; what there is then is gone on from.
         claim = contextlib.nullcontext() if run.finished else Claims().once_free(run)
-        with claim, bar, telling(run, recipe) as task, threads(recipe.threads):
+        told = contextlib.closing(Teller())
+        with claim, bar, told as teller, threads(recipe.threads):
             for row in trainings.train(run, self.device, keep):
                 bar.set_postfix_str(f"test {row['test_acc']:.1f}%", refresh=False)
                 bar.update(max(0, row["epoch"] - bar.n))
-                task.tell(row["epoch"], recipe.epochs)
+                teller.tell(run.path, TRAINING, row["epoch"], recipe.epochs)
         if run.diverged:
             logger.warning("%s: %s", run.path.name, run.diverged)
         return run

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from granet_lab.experiments.execution.progress import Stopped
+from granet_lab.experiments.execution.telling import Stopped
 from granet_lab.training import loop
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.stacked import Lane, Stack

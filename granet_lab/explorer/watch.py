@@ -98,9 +98,9 @@ class _RunState:
         recipe = run.recipe
         method = str(recipe.method)
         self.name = f"{recipe.dataset}, {recipe.model}, {method}, seed {recipe.seed}"
-        notes = [note for note in progress.notes(run) if note.alive]
-        self.training = next((note for note in notes if note.trial is None), None)
-        self.measuring = [note for note in notes if note.trial is not None]
+        notes = {name: note for name, note in progress.notes(run).items() if note.alive}
+        self.training = notes.pop(progress.TRAINING, None)
+        self.measuring = list(notes.values())
         self.done = max(0, len(rows) - 1)
         self.diverged = bool(rows) and "diverged" in rows[-1]
         self.accuracy = rows[-1].get("test_acc") if rows else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from notes import pages
 from playwright.sync_api import expect
 
 import granet_lab as gl
@@ -264,8 +265,8 @@ def test_cancel_leaves_a_sound_store(shown, lab):
 
 def test_a_worker_that_is_killed_is_told_and_the_trial_is_measured(shown, lab):
     trial = start(shown, 40)
-    (note,) = lab.run(trial.recipe).path.glob("progress/*.json")
-    psutil.Process(json.loads(note.read_text())["pid"]).kill()
+    (note,) = pages(lab.run(trial.recipe).path)
+    psutil.Process(json.loads(note.read_text().splitlines()[0])["pid"]).kill()
     expect(shown.status).to_contain_text("A worker process died; what it was doing is done again")
     expect(shown.status).to_contain_text("Measured (seed 0).")
     assert lab.table([trial]).status.tolist() == ["ok"]

@@ -5,10 +5,10 @@ import time
 from dataclasses import replace
 
 import pytest
+from notes import telling
 
 import granet_lab as gl
 from granet_lab.experiments.execution.pools import ThisProcess
-from granet_lab.experiments.execution.progress import telling
 from granet_lab.explorer.picture import Picture
 from granet_lab.explorer.setting import Setting
 from granet_lab.sparsity.criteria import CRITERIA
@@ -184,7 +184,6 @@ def test_what_is_being_measured_is_followed_with_its_curve(explorer):
         begun = explorer.board.overlay.value
         said = explorer.board.status.value
         assert "Not measured yet (seed 0); being measured, epoch 0 of 1 (seed 1)." in said
-        task._told = 0.0
         task.tell(1, 1, [{"test_acc": 31.5}, {"test_acc": 90.0}])
         says(explorer, "being measured, epoch 1 of 1 (seed 1)")
         assert explorer.board.overlay.value != begun

@@ -1,15 +1,13 @@
-import json
 from dataclasses import replace
 from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from notes import amend, pages, telling
 
 import granet_lab as gl
 from granet_lab.experiments import estimate
-from granet_lab.experiments.execution import progress
-from granet_lab.experiments.execution.progress import telling
 from granet_lab.explorer.lookup import Answer, Line, Lookup, mean_curve
 from granet_lab.explorer.setting import Setting
 
@@ -51,10 +49,6 @@ def put(put_trial, recipe, found, runs):
         found.refresh(runs)
 
     return put
-
-
-def told(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_a_line_is_the_means_over_seeds_with_their_intervals(lookup, put):
@@ -303,7 +297,7 @@ def test_what_a_dead_process_was_measuring_is_missing(lab, lookup, recipe):
     trial = A.trial(recipe, 2, 1)
     with telling(lab.run(trial.recipe), trial) as task:
         task.tell(0, 1)
-        told(progress.note_path(lab.run(trial.recipe), trial), pid=4194999)
+        amend(*pages(lab.run(trial.recipe).path), pid=4194999)
         assert lookup.answer(A, 2, 1).state == "missing"
 
 
@@ -314,7 +308,7 @@ def test_whoever_trains_the_run_is_at_work_for_its_trials(lab, lookup, put, runs
         assert lookup.at_work(lookup.answer(A, 2, 1))
         assert not lookup.at_work(lookup.answer(A, 2, 0))
         assert not lookup.at_work(lookup.answer(A, 3, 1))
-        told(progress.note_path(lab.run(runs[1]), runs[1]), pid=4194999)
+        amend(*pages(lab.run(runs[1]).path), pid=4194999)
         assert not lookup.at_work(lookup.answer(A, 2, 1))
 
 
@@ -346,9 +340,9 @@ def test_a_run_in_training_is_as_far_as_its_history_or_its_note(
         put_history(recipe, [10.0, 20.0, 30.0, 40.0])
         found.refresh([recipe])
         assert lookup.run_state(recipe) == "its run is training, epoch 3 of 4"
-        told(progress.note_path(lab.run(recipe), recipe), pid=1, parent=1)
+        amend(*pages(lab.run(recipe).path), pid=1, parent=1)
         assert lookup.run_state(recipe) == "its run is training in another process, epoch 3 of 4"
-        told(progress.note_path(lab.run(recipe), recipe), pid=4194999)
+        amend(*pages(lab.run(recipe).path), pid=4194999)
         assert lookup.run_state(recipe) == "its run stopped at epoch 3 of 4"
 
 

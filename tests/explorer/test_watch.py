@@ -1,16 +1,15 @@
 import contextlib
-import json
 import re
 import threading
 import time
 from dataclasses import replace
 from importlib import import_module
 
+import notes
 import pytest
+from notes import amend, pages, telling
 
 import granet_lab as gl
-from granet_lab.experiments.execution import progress
-from granet_lab.experiments.execution.progress import Sweep, telling
 
 watching = import_module("granet_lab.explorer.watch")  # its function has the same name
 NOTHING = "Nothing is under way."
@@ -41,10 +40,6 @@ def until(condition, within=20):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-
-
-def told(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_an_empty_lab_says_so(lab, shown):
@@ -103,7 +98,7 @@ def test_a_training_is_under_way_while_its_process_is_there(lab, shown, put_hist
         (row,), below = shown()
         assert row[2:] == ["training, epoch 1 of 4", "20.0%", "0"]
         assert below == ""
-        told(progress.note_path(lab.run(recipe), recipe), pid=4194999)
+        amend(*pages(lab.run(recipe).path), pid=4194999)
         (row,), below = shown()
         assert row[2] == "stopped at epoch 1 of 4"
         assert below == NOTHING
@@ -149,11 +144,11 @@ def test_who_is_at_work_comes_first(lab, shown, put_history, recipe):
 @pytest.fixture
 def sweep(lab):
     """A sweep that tells how far it is, and the path of its note."""
-    made = Sweep(lab.path)
+    made = notes.sweep(lab)
 
     def tell(done, of):
         made.tell(done, of)
-        (path,) = (lab.path / "progress").iterdir()
+        (path,) = pages(lab.path)
         return path
 
     yield tell
@@ -162,15 +157,15 @@ def sweep(lab):
 
 def test_a_sweep_says_whose_it_is_and_how_long_it_will_take(sweep, shown):
     path = sweep(5, 20)
-    told(path, began=time.time() - 100)
+    amend(path, began=time.time() - 100)
     ((name, _, state, *rest),), below = shown()
     assert name == "sweep in this notebook"
     assert state == "5 of 20 epochs, 5 min left"
     assert rest == ["", ""]
     assert below == ""
-    told(path, pid=1, parent=1)
+    amend(path, pid=1, parent=1)
     assert shown()[0][0][0] == "sweep in another process"
-    told(path, pid=4194999)
+    amend(path, pid=4194999)
     assert shown()[0] == []
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from granet_lab.experiments import files
 from granet_lab.experiments.execution import claims, progress, sweep, tasks
 from granet_lab.experiments.execution.pools import OwnProcesses
-from granet_lab.experiments.execution.progress import Stopped
 from granet_lab.experiments.execution.tasks import one_line
+from granet_lab.experiments.execution.telling import Stopped
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
+from granet_lab.training.recipe import Recipe
 from granet_lab.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -122,13 +123,10 @@ class Job:
 
     def _tidy(self) -> None:
         """Take away the notes of tasks that were killed, and the word to stop."""
-        for trial in self.trials:
-            run = Run(self._root, trial.recipe)
+        for run, trials in _by_run(self._root, self.trials):
             claims.tidy(run)
-            for work in (trial, trial.recipe):
-                note = progress.note(run, work)
-                if note is not None and (note.own or not note.alive):
-                    _remove(progress.note_path(run, work))
+            names = [progress.TRAINING, *map(identity, trials)]
+            progress.tidy(run.path, names)
         _remove(self._stop)
 
 
@@ -151,16 +149,22 @@ def _remove(path: Path) -> None:
 
 def epochs_left(root: Path, trials: Sequence[Trial]) -> int:
     """Epochs of training between the store and the answer to some trials."""
-    runs = {trial.recipe: Run(root, trial.recipe) for trial in trials}
-    left = sum(
-        recipe.epochs + 1 - len(run.rows()) for recipe, run in runs.items() if not run.finished
-    )
-    for trial in trials:
-        run = runs[trial.recipe]
-        path = run.trial_path(identity(trial))
-        if path.exists():
-            continue
-        note = progress.note(run, trial)
-        if not path.exists():  # it may have ended meanwhile, and its note with it
-            left += trial.recovery_epochs - (note.done if note is not None and note.alive else 0)
+    left = 0
+    for run, branches in _by_run(root, trials):
+        if not run.finished:
+            left += run.recipe.epochs + 1 - len(run.rows())
+        # Before looking for what has ended: that takes its note away last.
+        told = progress.notes(run)
+        for trial in branches:
+            note = told.get(identity(trial))
+            if not run.trial_path(identity(trial)).exists():
+                left += trial.recovery_epochs - (note.done if note and note.alive else 0)
     return left
+
+
+def _by_run(root: Path, trials: Sequence[Trial]) -> list[tuple[Run, list[Trial]]]:
+    """Each run with the trials that branch from it."""
+    branches: dict[Recipe, list[Trial]] = {}
+    for trial in trials:
+        branches.setdefault(trial.recipe, []).append(trial)
+    return [(Run(root, recipe), group) for recipe, group in branches.items()]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import secrets
 import threading
 import time
@@ -18,8 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from granet_lab.experiments.execution import presence
 from granet_lab.experiments.store import Run
 
 # Seconds between two touches, and without one until a claim on another machine is over.
@@ -125,25 +123,11 @@ def tidy(run: Run) -> None:
 
 def _dead(claim: _Claim) -> bool:
     """Whether its process was on this machine and is not there any more."""
-    if claim.where != _here():
-        return False
-    try:
-        return psutil.Process(claim.pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True
+    return claim.where == presence.here() and presence.gone(claim.pid)
 
 
 def _path(run: Run) -> Path:
     return run.path / "progress" / ".claim"
-
-
-def _here() -> str:
-    """This machine as long as it runs, and where on it the numbers of processes mean the same."""
-    parts = [platform.node()]
-    with contextlib.suppress(OSError):  # not on Linux
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
 
 
 def _make(path: Path) -> str:
@@ -157,7 +141,7 @@ def _make(path: Path) -> str:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
         with open(descriptor, "w") as file:
-            json.dump({"where": _here(), "pid": os.getpid(), "token": token}, file)
+            json.dump({"where": presence.here(), "pid": os.getpid(), "token": token}, file)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from granet_lab.experiments.estimate import in_words
 from granet_lab.experiments.execution import progress
 from granet_lab.experiments.execution.pace import Pace
+from granet_lab.experiments.execution.telling import Teller
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
@@ -59,7 +60,8 @@ class Following:
         self._pace, self._passed = Pace(), dict.fromkeys(self.left, 0)
         self._under_way: set[Recipe] = set()
         self._looked = 0.0
-        self._teller, self._news = progress.Sweep(root), progress.News()
+        self._root, self._teller, self._news = root, Teller(), progress.News()
+        self._tell(0)
         parts = [counted(len(self._rows), "run")] if self._rows else []
         parts += [counted(len(trials), "trial")] if trials else []
         self.bar = tqdm(
@@ -74,7 +76,7 @@ class Following:
     def close(self) -> None:
         """Take away the bar, and what says that a sweep is under way."""
         self.bar.close()
-        self._teller.end()
+        self._teller.close()
 
     def now_and_then(self) -> None:
         """Look, unless that was done a moment ago."""
@@ -86,10 +88,10 @@ class Following:
         for recipe in self._rows:
             self._look_at(recipe)
         for recipe, run in self._runs.items():
-            for name, note in self._news.of(run).items():
+            for name, note in self._news.of(run):
                 if name in self._names and note.alive:
                     self.reach(self._names[name], note.done)
-                elif note.trial is None and note.alive and recipe in self._rows:
+                elif name == progress.TRAINING and note.alive and recipe in self._rows:
                     self._under_way.add(recipe)
         self._pace.passed(self._passed)
         if self._under_way or self._reached:
@@ -98,7 +100,7 @@ class Following:
         done = self._all - sum(self.left.values())
         self.bar.set_postfix_str(self._said(), refresh=False)
         self.bar.update(done - self.bar.n)
-        self._teller.tell(done, self._all)
+        self._tell(done)
         self._looked = time.monotonic()
 
     def reach(self, trial: Trial, epochs: int) -> None:
@@ -121,6 +123,9 @@ class Following:
         rows = max(self._news.rows(self._runs[recipe]), self._rows[recipe])
         self._count(_RUN, rows - self._rows[recipe])
         self._rows[recipe] = rows
+
+    def _tell(self, done: int) -> None:
+        self._teller.tell(self._root, progress.SWEEP, done, self._all)
 
     def _count(self, kind: str, epochs: int) -> None:
         self._passed[kind] += epochs

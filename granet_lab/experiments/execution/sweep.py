@@ -19,6 +19,7 @@ from granet_lab.experiments.execution.packing import Pack, packs, together
 from granet_lab.experiments.execution.pools import Lent, Pool, ThisProcess, arrived
 from granet_lab.experiments.execution.rooms import Question, Rooms
 from granet_lab.experiments.execution.tasks import Place, Work, one_line, recipe_of, result
+from granet_lab.experiments.execution.telling import is_set
 from granet_lab.experiments.execution.tries import Tries
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
@@ -84,8 +85,12 @@ def measure_all(
     runs = {recipe: Run(root, recipe) for recipe in [*(t.recipe for t in trials), *recipes]}
     with contextlib.closing(Following(root, runs, trials, cached, bar)) as followed:
         sweep = _Sweep(place, runs, trials, dict.fromkeys(recipes, kept), stack, warn, followed)
-        sweep.to_the_end(pool)
-        followed.look()
+        try:
+            sweep.to_the_end(pool)
+            followed.look()
+        finally:
+            for folder in (root, *(run.path for run in runs.values())):
+                progress.tidy(folder)  # some may have died on the way
     return sweep.failed
 
 
@@ -115,7 +120,7 @@ class _Sweep:
 
     @property
     def stopped(self) -> bool:
-        return progress.is_set(self.stop)
+        return is_set(self.stop)
 
     def to_the_end(self, pool: Pool) -> None:
         """Do everything; where workers die again and again, find out of what."""

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from granet_lab.experiments import files
-from granet_lab.experiments.execution import definitions, failures, progress
+from granet_lab.experiments.execution import definitions, failures
 from granet_lab.experiments.execution.claims import Claims
-from granet_lab.experiments.execution.progress import Stopped
+from granet_lab.experiments.execution.progress import named
+from granet_lab.experiments.execution.telling import Stopped, Teller, is_set
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.experiments.plasticity import Measurement
@@ -113,7 +114,7 @@ def carry_out(
     with _TURN, contextlib.suppress(Stopped), threads(recipe_of(pack[0]).threads):
         definitions.define(place.definitions)
         while left := [work for work in left if not task.over(work)]:
-            if progress.is_set(place.stop):
+            if is_set(place.stop):
                 raise Stopped
             with _claimed(place, left, claims) as mine:
                 if mine:
@@ -161,6 +162,7 @@ class _Task:
         self.failed: dict[Work, str] = {}
         self._place, self._keep = place, keep
         self._saved: set[Work] = set()
+        self._teller = Teller(place.stop)
         self.hear = heard or (lambda: None)
 
     def over(self, work: Work) -> bool:
@@ -221,31 +223,32 @@ class _Task:
                     raise
                 except Exception as error:
                     self.failed[asked[one]] = one_line(error)
+                self._end(asked[one])
 
     @contextlib.contextmanager
     def _asked(self, work: Work) -> Iterator[Measurement | Training]:
-        """A run or a trial, not begun; its note is there from the first time that it tells of
-        itself to the last."""
+        """A run or a trial, not begun, that tells of itself; after the block it is over."""
         run, device = Run(self._place.root, recipe_of(work)), self._place.device
         of = work.recovery_epochs if isinstance(work, Trial) else work.epochs
-        with progress.telling(run, work, self._place.stop) as note:
+        check = self._teller.check
 
-            def tell(done: int, curve: list[dict[str, Any]] = ()) -> None:
-                note.tell(done, of, curve)
-                if done == of:
-                    note.end()
-                self.hear()
+        def tell(done: int, curve: Sequence[dict[str, Any]] = ()) -> None:
+            self._teller.tell(run.path, named(work), done, of, curve)
+            self.hear()
 
+        try:
             if isinstance(work, Trial):
-                yield Measurement(
-                    run, work, device, lambda curve: tell(len(curve) - 1, curve), note.check
-                )
+                yield Measurement(run, work, device, lambda c: tell(len(c) - 1, c), check)
             else:
-                training = Training(
-                    run, device, self._keep.get(work), lambda row: tell(row["epoch"]), note.check
-                )
+                keep = self._keep.get(work)
+                training = Training(run, device, keep, lambda row: tell(row["epoch"]), check)
                 with contextlib.closing(training):
                     yield training
+        finally:
+            self._end(work)
+
+    def _end(self, work: Work) -> None:
+        self._teller.end(Run(self._place.root, recipe_of(work)).path, named(work))
 
     def _save(self, one: Measurement | Training, stacked: bool) -> None:
         """Write a trial down; a run writes itself as it goes on."""

@@ -6,6 +6,7 @@ import time
 
 import psutil
 import pytest
+from notes import amend, pages, telling
 
 import granet_lab as gl
 from granet_lab.experiments import files, trainings
@@ -22,7 +23,6 @@ def gated(tmp_path_factory):
     closed = tmp_path_factory.mktemp("gate") / "closed"
 
     def gated(input_shape, classes):
-        import os
         import time
 
         from torch import nn
@@ -177,10 +177,10 @@ def test_a_job_begins_at_once_and_leaves_this_process_free(
     assert job.progress() == (0, 5 + 4 * 2)
     assert repr(job) == "Job(4 trials, running: 0 of 13 epochs)"
     assert not job.wait(0.01)
-    (note,) = until(lambda: progress.notes(lab.run(held[0].recipe)))
-    assert (note.alive, note.own, note.trial, note.done, note.of) == (True, True, None, 0, 4)
+    note = until(lambda: progress.note(lab.run(held[0].recipe), held[0].recipe))
+    assert (note.alive, note.own, note.done, note.of) == (True, True, 0, 4)
     (sweep,) = until(lambda: progress.sweeps(lab.path))
-    assert (sweep.alive, sweep.own, sweep.trial, sweep.of) == (True, True, None, 13)
+    assert (sweep.alive, sweep.own, sweep.of) == (True, True, 13)
     assert sweep.done in (0, 1)
     assert standing(gate) <= {child.pid for child in psutil.Process().children()}
     assert len(lab.table(held)) == 0
@@ -500,27 +500,26 @@ def test_epochs_left_are_those_of_runs_and_trials_less_what_their_notes_tell(lab
     train(lab, *free)
     run, trial = lab.run(free[0].recipe), free[0]
     assert background.epochs_left(lab.path, free) == 4 * 2
-    with progress.telling(run, trial) as task:
+    with telling(run, trial) as task:
         task.tell(1, 2)
         assert background.epochs_left(lab.path, free) == 4 * 2 - 1
-        path = progress.note_path(run, trial)
-        path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 4194999'))
+        amend(*pages(run.path), pid=4194999)
         assert background.epochs_left(lab.path, free) == 4 * 2
     next(trainings.train(lab.run(asked(seed=1)[0].recipe)))
     assert background.epochs_left(lab.path, asked(seed=[0, 1])) == 4 * 2 + 3 + 4 * 2
 
 
 def test_a_trial_that_ends_while_one_looks_does_not_set_the_count_back(lab, free, monkeypatch):
-    trial, note = free[0], progress.note
+    trial, notes = free[0], progress.notes
     train(lab, trial)
-    with progress.telling(lab.run(trial.recipe), trial) as task:
+    with telling(lab.run(trial.recipe), trial) as task:
         task.tell(2, 2)
         assert background.epochs_left(lab.path, [trial]) == 0
 
         def ends_first(*args):
             lab.measure([trial], workers=1, progress=False)
             task.end()
-            return note(*args)
+            return notes(*args)
 
-        monkeypatch.setattr(progress, "note", ends_first)
+        monkeypatch.setattr(progress, "notes", ends_first)
         assert background.epochs_left(lab.path, [trial]) == 0

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from granet_lab.experiments.execution import claims
+from granet_lab.experiments.execution import claims, presence
 from granet_lab.experiments.execution.claims import Claims
 from granet_lab.experiments.store import Run
 
@@ -71,7 +71,7 @@ def test_a_process_that_is_there_is_given_a_minute(run, path):
     """It may be another one of the same number: nobody could tell, so it has to be touched."""
     clock = Clock()
     mine = Claims(clock)
-    claim_of(path, where=claims._here(), pid=os.getpid())
+    claim_of(path, where=presence.here(), pid=os.getpid())
     assert not mine.free(run)
     clock.now += 61
     assert mine.free(run)
@@ -80,7 +80,7 @@ def test_a_process_that_is_there_is_given_a_minute(run, path):
 def test_only_one_of_many_takes_over_what_a_dead_one_has_left(run, path, monkeypatch):
     monkeypatch.setattr(claims, "_PAUSE", 0.05)
     for _ in range(20):
-        claim_of(path, where=claims._here(), pid=2**22 + 1)
+        claim_of(path, where=presence.here(), pid=2**22 + 1)
         together, won, over = threading.Barrier(8), [], threading.Event()
 
         def rival(together=together, won=won, over=over):

@@ -1,17 +1,17 @@
-import json
 import os
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import notes
 import pytest
+from notes import Task, amend, pages, telling
 
 import granet_lab as gl
-from granet_lab.experiments import files
 from granet_lab.experiments.execution import progress
-from granet_lab.experiments.execution.progress import News, Stopped, Sweep, Task, telling
-from granet_lab.experiments.identity import describe
+from granet_lab.experiments.execution.progress import SWEEP, TRAINING, News, named
+from granet_lab.experiments.execution.telling import Teller
 
 CURVE = [{"recovery_epoch": 0, "test_acc": 31.5}, {"recovery_epoch": 1, "test_acc": 90.0}]
 
@@ -29,12 +29,13 @@ def trial(recipe):
 @pytest.fixture
 def said(run, trial):
     """Change what a trial's note says."""
-    Task(run, trial).tell(1, 3, CURVE)
-    path = progress.note_path(run, trial)
-    plain = json.loads(path.read_text())
+    Task(run.path, named(trial)).tell(1, 3, CURVE)
+    (path,) = pages(run.path)
+    plain = path.read_text()
 
     def said(**changes):
-        path.write_text(json.dumps(plain | changes))
+        path.write_text(plain)
+        amend(path, **changes)
         return path
 
     return said
@@ -50,106 +51,7 @@ def dead_pid():
 
 def test_nothing_is_under_way_in_a_run_that_is_not_there(run, recipe, trial):
     assert progress.note(run, recipe) is progress.note(run, trial) is None
-    assert progress.notes(run) == []
-
-
-def test_a_note_says_what_its_task_told(run, trial):
-    Task(run, trial).tell(1, 3, CURVE)
-    note = progress.note(run, trial)
-    assert (note.trial, note.done, note.of, note.curve) == (describe(trial), 1, 3, CURVE)
-    assert (note.own, note.alive) == (True, True)
-    assert 0 <= note.age < 60
-
-
-def test_a_training_and_the_trials_of_its_run_have_a_note_each(run, recipe, trial):
-    other = replace(trial, epoch=3)
-    for done, work in enumerate((recipe, trial, other)):
-        Task(run, work).tell(done, 4)
-    assert [progress.note(run, work).done for work in (recipe, trial, other)] == [0, 1, 2]
-    found = {note.done: note.trial for note in progress.notes(run)}
-    assert found == {0: None, 1: describe(trial), 2: describe(other)}
-
-
-def test_a_task_tells_often_and_leaves_a_note_now_and_then(run, trial):
-    task, seen, count = Task(run, trial), [], 0
-    started = time.monotonic()
-    while (passed := time.monotonic() - started) < 0.5:
-        count += 1
-        task.tell(count, 10**6)
-        seen.append(progress.note(run, trial).done)
-    assert seen == sorted(seen)
-    assert seen[0] == 1
-    assert 1 < len(set(seen)) <= 1 + passed / 0.15
-    assert count > 10
-
-
-def test_notes_of_several_tasks_do_not_wait_for_each_other(run, recipe, trial):
-    for work in (recipe, trial):
-        Task(run, work).tell(0, 4)
-    assert len(progress.notes(run)) == 2
-
-
-def left(run, trial, error):
-    """A task that leaves a note and then fails."""
-    with telling(run, trial) as task:
-        task.tell(0, 3)
-        assert progress.note(run, trial) is not None
-        raise error
-
-
-@pytest.mark.parametrize("error", [Stopped, ValueError, KeyboardInterrupt])
-def test_a_note_goes_away_with_its_task_however_that_ends(run, trial, error):
-    with pytest.raises(error):
-        left(run, trial, error)
-    assert list((run.path / "progress").iterdir()) == []
-
-
-def test_a_task_whose_note_somebody_took_away_ends_quietly_and_may_leave_another(run, trial):
-    with telling(run, trial) as task:
-        task.tell(0, 3)
-        progress.note_path(run, trial).unlink()
-        time.sleep(0.16)
-        task.tell(1, 3)
-        assert progress.note(run, trial).done == 1
-        progress.note_path(run, trial).unlink()
-    assert progress.notes(run) == []
-
-
-def test_the_word_to_stop_is_heard_at_the_next_tell_however_soon_that_comes(run, trial, tmp_path):
-    stop = tmp_path / ".stop"
-    with telling(run, trial, stop) as task:
-        task.tell(0, 3)
-        task.tell(1, 3)
-        stop.touch()
-        with pytest.raises(Stopped):
-            task.tell(2, 3)
-        assert progress.note(run, trial).done == 0
-
-
-def test_a_task_that_is_to_stop_before_it_began_leaves_no_note(run, trial, tmp_path):
-    with pytest.raises(Stopped):
-        Task(run, trial, tmp_path).tell(0, 3)
-    assert not run.path.exists()
-
-
-def test_without_a_file_to_watch_nobody_asks_to_stop(tmp_path):
-    assert not progress.is_set(None)
-    assert not progress.is_set(tmp_path / ".stop")
-    assert progress.is_set(tmp_path)
-
-
-def test_work_goes_on_where_no_note_can_be_written(run, trial):
-    run.path.write_text("in the way")
-    with telling(run, trial) as task:
-        task.tell(0, 3)
-        assert progress.note(run, trial) is None
-        assert progress.notes(run) == []
-
-
-def test_a_note_is_not_flushed_to_the_disk(run, trial, monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: pytest.fail("the disk was waited for"))
-    Task(run, trial).tell(0, 3)
-    assert progress.note(run, trial).done == 0
+    assert progress.notes(run) == {}
 
 
 def test_a_process_that_is_gone_is_not_alive_however_young_its_note(said, run, trial, dead_pid):
@@ -171,27 +73,31 @@ def test_another_machines_process_is_alive_while_its_note_is_young(
     said, run, trial, dead_pid, age, alive
 ):
     then = time.time() - age
-    os.utime(said(host="elsewhere", pid=dead_pid), (then, then))
+    os.utime(said(where="elsewhere", pid=dead_pid), (then, then))
     note = progress.note(run, trial)
     assert (note.alive, note.own) == (alive, False)
 
 
 def test_a_note_from_the_future_has_no_age(said, run, trial):
     soon = time.time() + 3600
-    os.utime(said(host="elsewhere", began=soon), (soon, soon))
+    os.utime(said(where="elsewhere", began=soon), (soon, soon))
     note = progress.note(run, trial)
     assert (note.age, note.elapsed, note.alive) == (0, 0, True)
 
 
 def test_a_note_tells_how_long_ago_its_task_began(run, trial, said):
-    task = Task(run, trial)
     time.sleep(0.05)
-    for done in range(2):
-        task._told = 0.0
-        task.tell(done, 3)
-        assert 0.05 <= progress.note(run, trial).elapsed < 60
+    assert 0.05 <= progress.note(run, trial).elapsed < 60
     said(began=time.time() - 3600)
     assert progress.note(run, trial).elapsed == pytest.approx(3600, abs=60)
+
+
+def test_a_task_began_when_it_told_of_itself_first(run, trial):
+    with telling(run, trial) as task:
+        task.tell(0, 3)
+        time.sleep(0.05)
+        task.tell(1, 3)
+        assert 0.05 <= progress.note(run, trial).elapsed < 60
 
 
 def test_a_task_is_own_in_this_process_and_in_its_children_alone(said, run, trial):
@@ -201,7 +107,7 @@ def test_a_task_is_own_in_this_process_and_in_its_children_alone(said, run, tria
         {"pid": me, "parent": init},
         {"pid": init, "parent": me},
         {"pid": init, "parent": init},
-        {"pid": me, "parent": me, "host": "elsewhere"},
+        {"pid": me, "parent": me, "where": "elsewhere"},
     ):
         said(**who)
         own.append(progress.note(run, trial).own)
@@ -211,22 +117,23 @@ def test_a_task_is_own_in_this_process_and_in_its_children_alone(said, run, tria
 def test_a_note_cut_off_anywhere_is_no_note(said, run, trial):
     path = said()
     whole = path.read_bytes()
-    for length in range(len(whole)):
+    for length in range(len(whole) - 1):  # all but the last line's end
         path.write_bytes(whole[:length])
-        assert progress.note(run, trial) is None
+        assert progress.notes(run) == {}
     path.write_bytes(whole)
     assert progress.note(run, trial) is not None
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"null", b"3", b'"text"', b"[]", b"{}", b"\xff\xfe\x00", b"[" * 100_000, b'{"host": 1e999}'],
+    [b"null", b"3", b'"text"', b"[]", b"{}", b"\xff\xfe\x00", b"[" * 100_000, b'{"pid": 1e999}'],
     ids=lambda content: repr(content[:12]),
 )
 def test_what_is_no_note_is_none(said, run, trial, content):
-    said().write_bytes(content)
-    assert progress.note(run, trial) is None
-    assert progress.notes(run) == []
+    said().write_bytes(content + b"\n" + content)
+    assert progress.notes(run) == {}
+    assert list(News().of(run)) == []
+    progress.tidy(run.path)
 
 
 @pytest.mark.parametrize(
@@ -234,40 +141,60 @@ def test_what_is_no_note_is_none(said, run, trial, content):
     [
         {"done": "many"},
         {"of": None},
-        {"curve": 3},
         {"began": "yesterday"},
         {"pid": None},
-        {"pid": "1"},
-        {"pid": 10**30},
+        {"pid": "one"},
+        {"tasks": 3},
+        {"tasks": {"training": 3}},
+        {"tasks": {"training": {"done": 1, "of": 2, "began": 1}}},  # and no curve
     ],
     ids=str,
 )
 def test_a_note_that_makes_no_sense_is_none(said, run, trial, nonsense):
     said(**nonsense)
-    assert progress.note(run, trial) is None
+    assert progress.notes(run) == {}
+
+
+def test_of_two_notes_of_a_task_the_living_ones_counts_and_then_the_younger(run, trial, dead_pid):
+    for done, pid, age in ((0, dead_pid, 5), (1, os.getpid(), 100), (2, os.getpid(), 200)):
+        before = {*pages(run.path)}
+        Task(run.path, named(trial)).tell(done, 3)
+        (path,) = {*pages(run.path)} - before
+        amend(path, pid=pid)
+        os.utime(path, (time.time() - age, time.time() - age))
+    assert progress.note(run, trial).done == 1
 
 
 def test_news_is_what_a_task_told_since_the_last_look(run, trial, recipe):
-    news, task = News(), Task(run, trial)
-    assert news.of(run) == {}
-    task.tell(0, 3)
-    Task(run, recipe).tell(1, 4)
-    assert sorted(note.done for note in news.of(run).values()) == [0, 1]
-    assert news.of(run) == {}
-    task._told = 0.0
+    news, task = News(), Task(run.path, named(trial))
+    assert list(news.of(run)) == []
+    task.tell(0, 3, CURVE)
+    Task(run.path, TRAINING).tell(1, 4)
+    found = dict(news.of(run))
+    assert {name: note.done for name, note in found.items()} == {named(trial): 0, TRAINING: 1}
+    assert found[named(trial)].curve == []  # who counts epochs does not read it
+    assert list(news.of(run)) == []
     task.tell(2, 3)
-    assert {name: note.done for name, note in news.of(run).items()} == {
-        progress.note_path(run, trial).stem: 2
-    }
+    assert [(name, note.done) for name, note in news.of(run)] == [(named(trial), 2)]
+
+
+def test_news_of_many_tasks_of_a_process_comes_at_once(run, trial):
+    teller = Teller()
+    for epoch in range(4):
+        teller.tell(run.path, named(replace(trial, epoch=epoch)), epoch, 5)
+    for page in teller._pages.values():
+        page._due = 0.0
+    teller.tell(run.path, named(trial), 4, 5)
+    assert sorted(note.done for _, note in News().of(run)) == [0, 1, 3, 4]
 
 
 def test_what_was_no_note_may_become_news(run, trial, said):
     news, path = News(), said(done="?")
-    assert news.of(run) == {}
+    assert list(news.of(run)) == []
     said(done=2)
-    assert [note.done for note in news.of(run).values()] == [2]
+    assert [note.done for _, note in news.of(run)] == [2]
     path.unlink()
-    assert news.of(run) == {}
+    assert list(news.of(run)) == []
 
 
 def test_half_a_note_of_a_writer_that_was_killed_is_not_looked_at(said, run, trial):
@@ -276,29 +203,39 @@ def test_half_a_note_of_a_writer_that_was_killed_is_not_looked_at(said, run, tri
     assert len(progress.notes(run)) == 1
 
 
-def test_a_note_is_replaced_whole(run, trial):
-    task = Task(run, trial)
-    for done in range(30):
-        task._told = 0.0
-        task.tell(done, 30, CURVE * done)
-        assert progress.note(run, trial).curve == CURVE * done
-    assert [path.name for path in (run.path / "progress").iterdir()] == [
-        progress.note_path(run, trial).name
-    ]
-    assert files.canonical(progress.note(run, trial).trial) == files.canonical(describe(trial))
+def test_notes_of_the_dead_are_taken_away_and_those_of_the_living_stay(run, trial, said, dead_pid):
+    said(pid=dead_pid)
+    with telling(run, run.recipe) as task:
+        task.tell(1, 4)
+        progress.tidy(run.path)
+        assert progress.notes(run).keys() == {TRAINING}
+        assert len(pages(run.path)) == 1
+        progress.tidy(run.path, [named(trial)])
+        assert progress.notes(run).keys() == {TRAINING}
+        progress.tidy(run.path, [TRAINING])
+        assert pages(run.path) == []
+    progress.tidy(run.path.with_name("nowhere"))
+
+
+def test_notes_of_another_living_process_stay_whoever_names_them(run, trial, said):
+    said(pid=1, parent=1)
+    progress.tidy(run.path, [named(trial)])
+    assert progress.note(run, trial) is not None
 
 
 def test_sweeps_have_a_note_each_apart_from_those_of_runs(lab, run, recipe):
-    sweeps = [Sweep(lab.path) for _ in range(2)]
+    sweeps = [notes.sweep(lab) for _ in range(2)]
     assert progress.sweeps(lab.path) == []
     for done, sweep in enumerate(sweeps):
         sweep.tell(done, 40)
-    Task(run, recipe).tell(2, 4)
-    found = progress.sweeps(lab.path)
-    assert sorted((note.trial, note.done, note.of, note.own) for note in found) == [
-        (None, 0, 40, True),
-        (None, 1, 40, True),
-    ]
-    sweeps[0].end()
-    assert [note.done for note in progress.sweeps(lab.path)] == [1]
-    assert [note.done for note in progress.notes(run)] == [2]
+    with telling(run, recipe) as task:
+        task.tell(2, 4)
+        found = progress.sweeps(lab.path)
+        assert sorted((note.done, note.of, note.own) for note in found) == [
+            (0, 40, True),
+            (1, 40, True),
+        ]
+        sweeps[0].end()
+        assert [note.done for note in progress.sweeps(lab.path)] == [1]
+        assert [note.done for note in progress.notes(run).values()] == [2]
+    assert SWEEP not in progress.notes(run)

@@ -1,0 +1,133 @@
+"""Leaving notes of what is under way, for whoever looks on; and learning that it should stop.
+
+A process has one file in a folder, however many tasks it has there: those of a stack come to the
+end of an epoch together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from granet_lab.experiments import files
+from granet_lab.experiments.execution import presence
+
+# The folder of notes, in that of a run or of a lab.
+FOLDER = "progress"
+# Seconds between two notes, and between two looks whether to stop: often enough for people, too
+# rare to cost anything; and how many times as long as writing takes.
+_PAUSE, _REST = 0.15, 20
+
+
+class Stopped(Exception):
+    """The task was asked to end before it was done."""
+
+
+class Teller:
+    """Says how far the tasks of one process are.
+
+    Args:
+        stop: a file; once it is there, :meth:`tell` and :meth:`check` raise :class:`Stopped`.
+    """
+
+    def __init__(self, stop: Path | None = None) -> None:
+        self._stop, self._looked = stop, 0.0
+        self._pages: dict[Path, _Page] = {}
+
+    def tell(
+        self, folder: Path, name: str, done: int, of: int, curve: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """Say how many epochs of a task are done; it may be read a moment later.
+
+        Args:
+            folder: of its run, or of the lab.
+            name: of the task.
+            done, of: epochs.
+            curve: the recovery curve so far.
+
+        Raises:
+            Stopped: it is time to end.
+        """
+        if is_set(self._stop):
+            raise Stopped
+        if folder not in self._pages:
+            self._pages[folder] = _Page(folder)
+        self._pages[folder].say(name, {"done": done, "of": of}, curve)
+
+    def check(self) -> None:
+        """Look whether to stop, and write what was said, unless that was done a moment ago.
+
+        Raises:
+            Stopped: it is time to end.
+        """
+        if time.monotonic() - self._looked < _PAUSE:
+            return
+        self._looked = time.monotonic()
+        if is_set(self._stop):
+            raise Stopped
+        for page in self._pages.values():
+            page.freshen()
+
+    def end(self, folder: Path, name: str) -> None:
+        """A task is not under way any more."""
+        if folder in self._pages:
+            self._pages[folder].unsay(name)
+
+    def close(self) -> None:
+        """Nothing is under way any more."""
+        for page in self._pages.values():
+            page.clear()
+
+
+class _Page:
+    """What the tasks in one folder say. The first line tells how far they are, the second their
+    curves: who counts epochs need not read those."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FOLDER / f"{secrets.token_hex(8)}.notes"
+        self._tasks: dict[str, dict[str, Any]] = {}
+        self._curves: dict[str, Sequence[dict[str, Any]]] = {}
+        self._stale, self._due = False, 0.0
+
+    def say(self, name: str, said: dict[str, int], curve: Sequence[dict[str, Any]]) -> None:
+        began = self._tasks.get(name, {"began": time.time()})["began"]
+        self._tasks[name], self._curves[name] = {"began": began, **said}, curve
+        self._stale = True
+        self.freshen()
+
+    def unsay(self, name: str) -> None:
+        if name not in self._tasks:
+            return
+        del self._tasks[name], self._curves[name]
+        self._stale = True
+        if not self._tasks:
+            self.clear()
+
+    def clear(self) -> None:
+        self._tasks, self._curves, self._stale = {}, {}, False
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def freshen(self) -> None:
+        """Write what is new, unless that was done a moment ago."""
+        began = time.monotonic()
+        if not self._stale or began < self._due:
+            return
+        who = {"where": presence.here(), "pid": os.getpid(), "parent": os.getppid()}
+        lines = [who | {"tasks": self._tasks}, {n: list(c) for n, c in self._curves.items()}]
+        with contextlib.suppress(OSError):  # the result itself will say that the disk is full
+            content = "".join(f"{json.dumps(line)}\n" for line in lines)
+            files.write(self._path, content.encode(), durable=False)
+        self._stale, now = False, time.monotonic()
+        self._due = now + max(_PAUSE, _REST * (now - began))
+
+
+def is_set(stop: Path | None) -> bool:
+    """Whether somebody has asked to stop."""
+    return stop is not None and stop.exists()
