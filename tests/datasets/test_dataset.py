@@ -36,6 +36,15 @@ def test_the_three_splits_of_digits_are_the_whole_of_sklearns():
     assert as_multiset(*splits_of(load("digits"))) == whole
 
 
+@pytest.mark.parametrize("file", ["nowhere/digits.csv.gz", "__init__.py"])
+def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(monkeypatch, file):
+    expected = DATASETS["digits"]()
+    monkeypatch.setattr("granet_lab.datasets.digits._FILE", file)
+    for one, other in zip(splits_of(DATASETS["digits"]()), splits_of(expected), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+
+
 def test_digits_has_every_class_in_every_split():
     for split in splits_of(load("digits")):
         assert set(split.labels.tolist()) == set(range(10))
