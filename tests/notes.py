@@ -45,6 +45,8 @@ def amend(path, **changes):
     """Change who it is that tells, in a file of notes, or what all its tasks say."""
     first, *rest = path.read_text().splitlines(keepends=True)
     said = json.loads(first)
+    if "pid" in changes:
+        said["born"] = ""  # of whoever has that number
     for name, value in changes.items():
         if name in said:
             said[name] = value

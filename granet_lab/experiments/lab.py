@@ -19,7 +19,7 @@ from granet_lab.experiments.execution import pools, sweep
 from granet_lab.experiments.execution.background import Job
 from granet_lab.experiments.execution.claims import Claims
 from granet_lab.experiments.execution.pools import OwnProcesses
-from granet_lab.experiments.execution.progress import TRAINING
+from granet_lab.experiments.execution.progress import TRAINING, tidy
 from granet_lab.experiments.execution.telling import Teller
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tables import with_none
@@ -101,6 +101,7 @@ class Lab(Views):
                 bar.set_postfix_str(f"test {row['test_acc']:.1f}%", refresh=False)
                 bar.update(max(0, row["epoch"] - bar.n))
                 teller.tell(run.path, TRAINING, row["epoch"], recipe.epochs)
+        tidy(run.path)
         if run.diverged:
             logger.warning("%s: %s", run.path.name, run.diverged)
         return run

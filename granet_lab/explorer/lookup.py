@@ -137,7 +137,7 @@ class Lookup:
             state = "measured" if found["row"]["status"] == "ok" else "diverged"
             layers = found.get("layers", [])
             return Answer(trial, state, found["row"], found["curve"], layers)
-        note = progress.note(Run(self._root, trial.recipe), trial)
+        note = progress.note(Run(self._root, trial.recipe), trial, curve=True)
         if note is not None and note.alive:
             return Answer(trial, "under way", curve=note.curve, note=note)
         return Answer(trial, "missing")

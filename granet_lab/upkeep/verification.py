@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from granet_lab.experiments import checkpoints, files
+from granet_lab.experiments.execution.telling import NOTES
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import identity, restore
 from granet_lab.experiments.store import Run, complete
@@ -20,8 +21,6 @@ from granet_lab.training.recipe import Recipe
 DAMAGED, ORPHANED, UNFINISHED, LEFTOVER = "damaged", "orphaned", "unfinished", "leftover"
 UNKNOWN = "unknown"
 KINDS = (DAMAGED, ORPHANED, UNFINISHED, LEFTOVER, UNKNOWN)
-# What sweeps under way say of themselves.
-_NOTES = "progress"
 # A file under its temporary name is somebody's at work, unless it is older, in seconds.
 _ABANDONED = 3600
 
@@ -53,8 +52,9 @@ def verify(root: Path) -> Iterator[Finding]:
     if not root.is_dir():
         raise ValueError(f"there is no lab {root}")
     yield from _leftovers(root)
+    yield from _leftovers(root / NOTES)
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if folder.name != _NOTES and not folder.name.startswith("."):
+        if folder.name != NOTES and not folder.name.startswith("."):
             yield from _run(root, folder)
 
 
@@ -72,6 +72,7 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     yield from _leftovers(folder / "checkpoints")
     yield from _leftovers(folder / "trials")
     yield from _leftovers(folder / "failures")
+    yield from _leftovers(folder / NOTES)
     try:
         recipe = restore(Recipe, files.read_json(folder / "recipe.json")["recipe"])
     except FileNotFoundError:

@@ -36,7 +36,7 @@ def answer(recipe, seed=0, state="measured", setting=FROZEN, **known):
 
 
 def note(done=1, own=True):
-    return Note(trial={}, done=done, of=6, age=0, alive=True, own=own)
+    return Note(done=done, of=6, age=0, alive=True, own=own)
 
 
 def point(x, mean, low, high, n):

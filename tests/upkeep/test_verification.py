@@ -212,9 +212,11 @@ def test_the_word_to_a_sweep_that_is_over_is_found_once_it_is_old(lab, measured)
     assert found(lab) == {(LEFTOVER, path.name)}
 
 
-def test_what_a_dead_writer_left_is_found_once_it_is_old(lab, recipe, measured):
+@pytest.mark.parametrize("folder", ["trials", "checkpoints", "failures", "progress", "../progress"])
+def test_what_a_dead_writer_left_is_found_once_it_is_old(lab, recipe, measured, folder):
     run = lab.run(recipe)
-    path = run.path / "trials" / ".0123456789abcdef.json.deadbeef.tmp"
+    path = run.path / folder / ".0123456789abcdef.json.deadbeef.tmp"
+    path.parent.mkdir(exist_ok=True)
     path.write_text("{")
     assert found(lab) == set()
     long_ago = time.time() - 7200

@@ -61,7 +61,6 @@ class Following:
         self._under_way: set[Recipe] = set()
         self._looked = 0.0
         self._root, self._teller, self._news = root, Teller(), progress.News()
-        self._tell(0)
         parts = [counted(len(self._rows), "run")] if self._rows else []
         parts += [counted(len(trials), "trial")] if trials else []
         self.bar = tqdm(

@@ -9,13 +9,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from granet_lab.experiments.execution import presence
-from granet_lab.experiments.execution.telling import FOLDER
+from granet_lab.experiments.execution.telling import NOTES
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
@@ -32,8 +33,8 @@ _UNREADABLE = (
     LookupError,
     TypeError,
     AttributeError,
-    OverflowError,
-    RecursionError,
+    RuntimeError,
+    ArithmeticError,
 )
 
 
@@ -47,7 +48,7 @@ class Note:
         alive: whether the process that wrote it is still there.
         own: whether the task belongs to this process or one that it started.
         elapsed: seconds between its beginning and now.
-        curve: the trial's recovery curve so far.
+        curve: the trial's recovery curve so far, where that was asked.
     """
 
     done: int
@@ -64,16 +65,26 @@ def named(work: Recipe | Trial) -> str:
     return identity(work) if isinstance(work, Trial) else TRAINING
 
 
-def note(run: Run, work: Recipe | Trial) -> Note | None:
-    """What a task last said of itself; None if it is not under way."""
-    return notes(run).get(named(work))
+def note(run: Run, work: Recipe | Trial, curve: bool = False) -> Note | None:
+    """What a task last said of itself; None if it is not under way.
+
+    Args:
+        run: its run.
+        work: the run's training, or a trial.
+        curve: whether to read the trial's recovery curve, too.
+    """
+    return _notes(run, named(work) if curve else None).get(named(work))
 
 
 def notes(run: Run) -> dict[str, Note]:
-    """Everything under way in a run, by name."""
+    """Everything under way in a run, by name, without the curves."""
+    return _notes(run, None)
+
+
+def _notes(run: Run, drawn: str | None) -> dict[str, Note]:
     found: dict[str, Note] = {}
     for path in _pages(run.path):
-        for name, one in _read(path).items():
+        for name, one in _read(path, drawn).items():
             if name not in found or _better(one, found[name]):
                 found[name] = one
     return found
@@ -84,13 +95,20 @@ def sweeps(root: Path) -> list[Note]:
     return [found for path in _pages(root) for found in _read(path).values()]
 
 
-def tidy(folder: Path, names: Sequence[str] = ()) -> None:
-    """Take away the notes of processes that are gone, and this process's own notes about the tasks
-    that are named."""
+def tidy(folder: Path, names: Iterable[str] = ()) -> None:
+    """Take away the notes of processes that are gone, and those that nobody can read.
+
+    Args:
+        folder: of a run or a lab.
+        names: of tasks of this process, or of those that it started, that are known to be over.
+    """
+    over = {*names}
     for path in _pages(folder):
-        found = _read(path, curves=False)
-        over = all(not one.alive for one in found.values())
-        if found and (over or any(found[name].own for name in names if name in found)):
+        found = _read(path)
+        lost = not found and time.time() - (_written(path) or 0) / 1e9 > _SILENCE
+        dead = found and not any(one.alive for one in found.values())
+        mine = found and over >= found.keys() and all(one.own for one in found.values())
+        if lost or dead or mine:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -106,7 +124,7 @@ class News:
         """What is new in a run since the last time, by name, without the curves."""
         for path in _pages(run.path):
             written = _written(path)
-            if self._seen.get(path) != written and (found := _read(path, curves=False)):
+            if self._seen.get(path) != written and (found := _read(path)):
                 self._seen[path] = written
                 yield from found.items()
 
@@ -120,7 +138,10 @@ class News:
 
 
 def _pages(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{FOLDER}/[!.]*.notes"))
+    try:
+        return sorted(folder.glob(f"{NOTES}/[!.]*.notes"))
+    except OSError:
+        return []
 
 
 def _better(one: Note, other: Note) -> bool:
@@ -137,16 +158,17 @@ def _written(path: Path) -> int | None:
         return None
 
 
-def _read(path: Path, curves: bool = True) -> dict[str, Note]:
-    """What a process says of its tasks, by name."""
+def _read(path: Path, drawn: str | None = None) -> dict[str, Note]:
+    """What a process says of its tasks, by name; with a curve for one of them."""
     try:
         now = time.time()
         with path.open("rb") as file:
             age = max(0.0, now - os.fstat(file.fileno()).st_mtime)
             said = json.loads(file.readline())
-            drawn = json.loads(file.readline()) if curves else {}
+            tasks = said["tasks"]
+            curve = _line(file, list(tasks).index(drawn)) if drawn in tasks else []
         pid, here = int(said["pid"]), said["where"] == presence.here()
-        alive = not presence.gone(pid) if here else age < _SILENCE
+        alive = not presence.gone(pid, said["born"]) if here else age < _SILENCE
         own = here and os.getpid() in (pid, said["parent"])
         return {
             name: Note(
@@ -156,17 +178,14 @@ def _read(path: Path, curves: bool = True) -> dict[str, Note]:
                 alive,
                 own,
                 max(0.0, now - task["began"]),
-                list(drawn[name]) if curves else [],
+                curve if name == drawn else [],
             )
-            for name, task in said["tasks"].items()
+            for name, task in tasks.items()
         }
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        ArithmeticError,
-    ):
+    except _UNREADABLE:
         return {}  # gone meanwhile, or half of it lost with the machine: only a note
+
+
+def _line(file: BinaryIO, n: int) -> list[dict[str, Any]]:
+    """One of the lines to come."""
+    return list(json.loads(next(islice(file, n, None), b"")))

@@ -1,7 +1,7 @@
 """Leaving notes of what is under way, for whoever looks on; and learning that it should stop.
 
-A process has one file in a folder, however many tasks it has there: those of a stack come to the
-end of an epoch together.
+Tasks that a process has at once share a file in each folder: those of a stack come to the end of an
+epoch together.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from granet_lab.experiments import files
 from granet_lab.experiments.execution import presence
 
 # The folder of notes, in that of a run or of a lab.
-FOLDER = "progress"
+NOTES = "progress"
 # Seconds between two notes, and between two looks whether to stop: often enough for people, too
 # rare to cost anything; and how many times as long as writing takes.
 _PAUSE, _REST = 0.15, 20
+# Seconds after which a note is written again though there is nothing new, as a sign of life.
+_ANEW = 60.0
 
 
 class Stopped(Exception):
@@ -86,14 +88,14 @@ class Teller:
 
 
 class _Page:
-    """What the tasks in one folder say. The first line tells how far they are, the second their
-    curves: who counts epochs need not read those."""
+    """What the tasks in one folder say. The first line tells how far they are, and each of the
+    others one's curve: who counts epochs need not read those."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FOLDER / f"{secrets.token_hex(8)}.notes"
+        self._path = folder / NOTES / f"{secrets.token_hex(8)}.notes"
         self._tasks: dict[str, dict[str, Any]] = {}
         self._curves: dict[str, Sequence[dict[str, Any]]] = {}
-        self._stale, self._due = False, 0.0
+        self._stale, self._due, self._told = False, 0.0, 0.0
 
     def say(self, name: str, said: dict[str, int], curve: Sequence[dict[str, Any]]) -> None:
         began = self._tasks.get(name, {"began": time.time()})["began"]
@@ -117,15 +119,26 @@ class _Page:
     def freshen(self) -> None:
         """Write what is new, unless that was done a moment ago."""
         began = time.monotonic()
-        if not self._stale or began < self._due:
+        if began < self._due or not (self._stale or (self._tasks and began > self._told + _ANEW)):
             return
-        who = {"where": presence.here(), "pid": os.getpid(), "parent": os.getppid()}
-        lines = [who | {"tasks": self._tasks}, {n: list(c) for n, c in self._curves.items()}]
+        lines = [_who() | {"tasks": self._tasks}, *map(list, self._curves.values())]
+        content = "".join(f"{json.dumps(line)}\n" for line in lines)
         with contextlib.suppress(OSError):  # the result itself will say that the disk is full
-            content = "".join(f"{json.dumps(line)}\n" for line in lines)
             files.write(self._path, content.encode(), durable=False)
-        self._stale, now = False, time.monotonic()
+            self._stale, self._told = False, time.monotonic()
+        now = time.monotonic()
         self._due = now + max(_PAUSE, _REST * (now - began))
+
+
+def _who() -> dict[str, Any]:
+    """Who tells."""
+    me = os.getpid()
+    return {
+        "where": presence.here(),
+        "pid": me,
+        "born": presence.born(me),
+        "parent": os.getppid(),
+    }
 
 
 def is_set(stop: Path | None) -> bool:

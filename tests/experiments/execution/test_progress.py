@@ -119,9 +119,10 @@ def test_a_note_cut_off_anywhere_is_no_note(said, run, trial):
     whole = path.read_bytes()
     for length in range(len(whole) - 1):  # all but the last line's end
         path.write_bytes(whole[:length])
-        assert progress.notes(run) == {}
+        assert progress.note(run, trial, curve=True) is None
+        assert bool(progress.notes(run)) == (length >= whole.index(b"\n"))
     path.write_bytes(whole)
-    assert progress.note(run, trial) is not None
+    assert progress.note(run, trial, curve=True) is not None
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_what_is_no_note_is_none(said, run, trial, content):
         {"pid": "one"},
         {"tasks": 3},
         {"tasks": {"training": 3}},
-        {"tasks": {"training": {"done": 1, "of": 2, "began": 1}}},  # and no curve
+        {"tasks": {"training": {"done": 1, "of": 2}}},
     ],
     ids=str,
 )
@@ -203,6 +204,23 @@ def test_half_a_note_of_a_writer_that_was_killed_is_not_looked_at(said, run, tri
     assert len(progress.notes(run)) == 1
 
 
+def test_each_trial_has_its_own_curve_in_the_file_that_they_share(run, recipe, trial):
+    teller, others = Teller(), [replace(trial, epoch=epoch) for epoch in range(4)]
+    teller.tell(run.path, TRAINING, 1, 4)
+    for other in others:
+        teller.tell(run.path, named(other), 1, 3, CURVE * other.epoch)
+    teller.end(run.path, named(others[1]))
+    teller._pages[run.path]._due = 0.0
+    teller.tell(run.path, TRAINING, 2, 4)
+    assert len(pages(run.path)) == 1
+    for other in others[2:]:
+        assert progress.note(run, other, curve=True).curve == CURVE * other.epoch
+        assert progress.note(run, other).curve == []
+    assert progress.note(run, others[1], curve=True) is None
+    assert progress.note(run, recipe, curve=True).curve == []
+    assert all(note.curve == [] for note in progress.notes(run).values())
+
+
 def test_notes_of_the_dead_are_taken_away_and_those_of_the_living_stay(run, trial, said, dead_pid):
     said(pid=dead_pid)
     with telling(run, run.recipe) as task:
@@ -212,9 +230,52 @@ def test_notes_of_the_dead_are_taken_away_and_those_of_the_living_stay(run, tria
         assert len(pages(run.path)) == 1
         progress.tidy(run.path, [named(trial)])
         assert progress.notes(run).keys() == {TRAINING}
-        progress.tidy(run.path, [TRAINING])
+        progress.tidy(run.path, [named(trial), TRAINING])
         assert pages(run.path) == []
     progress.tidy(run.path.with_name("nowhere"))
+
+
+def test_notes_about_something_else_as_well_stay(run, trial):
+    """Another job of the same notebook measures one of the same trials."""
+    teller, other = Teller(), replace(trial, epoch=3)
+    for work in (trial, other):
+        teller.tell(run.path, named(work), 1, 3)
+    for page in teller._pages.values():
+        page._due = 0.0
+    teller.check()
+    progress.tidy(run.path, [named(trial), TRAINING])
+    assert progress.notes(run).keys() == {named(trial), named(other)}
+    progress.tidy(run.path, [named(trial), named(other)])
+    assert progress.notes(run) == {}
+
+
+def test_a_younger_process_of_the_same_number_is_not_the_one_that_told(said, run, trial):
+    said(born="1")
+    assert not progress.note(run, trial).alive
+    progress.tidy(run.path)
+    assert pages(run.path) == []
+
+
+@pytest.mark.parametrize("age", [0, 700])
+def test_what_nobody_can_read_is_taken_away_once_it_is_old(said, run, age):
+    path = said()
+    path.write_text("")
+    os.utime(path, (time.time() - age, time.time() - age))
+    progress.tidy(run.path)
+    assert path.exists() == (age == 0)
+
+
+def test_what_a_killed_training_has_left_is_gone_after_the_next(lab, recipe, dead_pid):
+    (trial,) = gl.grid(recipe, epoch=1, rate=0.5, recovery_epochs=1)
+    run = lab.run(recipe)
+    for work in (lambda: lab.train(recipe, progress=False), lambda: lab.measure(trial)):
+        Task(run.path, TRAINING).tell(1, 4)
+        notes.sweep(lab).tell(1, 4)
+        for path in (*pages(run.path), *pages(lab.path)):
+            amend(path, pid=dead_pid)
+        work()
+        assert [path for path in pages(run.path) if path.suffix == ".notes"] == []
+    assert pages(lab.path) == []
 
 
 def test_notes_of_another_living_process_stay_whoever_names_them(run, trial, said):

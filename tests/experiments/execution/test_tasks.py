@@ -2,13 +2,15 @@ import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
 import granet_lab as gl
 from granet_lab.experiments import plasticity
-from granet_lab.experiments.execution import definitions, tasks
+from granet_lab.experiments.execution import definitions, progress, tasks
+from granet_lab.experiments.execution.progress import named
 from granet_lab.experiments.execution.tasks import Place, carry_out
 from granet_lab.experiments.plasticity import Measurement
 from granet_lab.experiments.trained import train_together
@@ -65,6 +67,28 @@ def test_a_run_that_somebody_else_trains_meanwhile_is_gone_on_with(lab, recipe):
     expected = run.checkpoint_path(4).read_bytes(), run.rows()
     assert list(train_together([waiting], 2)) == [(waiting, None)]
     assert (run.checkpoint_path(4).read_bytes(), run.rows()) == expected
+
+
+def test_what_is_done_is_not_told_any_more_while_the_rest_of_its_stack_goes_on(
+    lab, asked, place, monkeypatch
+):
+    run, train, told = lab.run(asked[0].recipe), Stack.train_epoch, []
+    short, long = asked[0], replace(asked[1], recovery_epochs=4)
+
+    def seen(self, pulse):
+        rows = train(self, pulse)
+        for page in pulse.__self__._pages.values():
+            page._due = 0.0
+        pulse.__self__._looked = 0.0
+        pulse()
+        told.append((*progress.notes(run),))
+        return rows
+
+    monkeypatch.setattr(Stack, "train_epoch", seen)
+    assert carry_out(place, [short, long], 2, {}) == {}
+    assert set(told[0]) == {named(short), named(long)}
+    assert told[1:] == [(named(long),)] * 3
+    assert progress.notes(run) == {}
 
 
 def test_one_that_cannot_be_written_down_fails_alone(asked, place, monkeypatch):

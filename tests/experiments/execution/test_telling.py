@@ -35,7 +35,7 @@ def later(teller):
 
 def test_what_is_told_first_can_be_read_at_once(run, trial):
     Teller().tell(run.path, named(trial), 1, 3, CURVE)
-    note = progress.note(run, trial)
+    note = progress.note(run, trial, curve=True)
     assert (note.done, note.of, note.curve) == (1, 3, CURVE)
 
 
@@ -63,7 +63,8 @@ def test_what_was_told_a_moment_ago_is_written_a_moment_later_without_being_told
     assert {note.done for note in progress.notes(run).values()} == {1}
 
 
-def test_notes_are_told_often_and_written_now_and_then(run, trial):
+def test_notes_are_told_often_and_written_now_and_then(run, trial, monkeypatch):
+    monkeypatch.setattr("granet_lab.experiments.execution.telling._REST", 0)
     teller, seen, count = Teller(), [], 0
     started = time.monotonic()
     while (passed := time.monotonic() - started) < 0.5:
@@ -153,6 +154,36 @@ def test_a_note_that_somebody_took_away_is_written_again(run, trial):
     assert progress.notes(run) == {}
 
 
+def test_what_could_not_be_written_is_written_once_it_can_be(run, trial, monkeypatch):
+    teller, write = Teller(), files.write
+    teller.tell(run.path, named(trial), 1, 3)
+    later(teller)
+
+    def full(*args, **kwargs):
+        monkeypatch.setattr(files, "write", write)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write", full)
+    teller.tell(run.path, named(trial), 2, 3)
+    assert progress.note(run, trial).done == 1
+    later(teller)
+    teller.check()
+    assert progress.note(run, trial).done == 2
+
+
+def test_a_long_epoch_gives_a_sign_of_life_every_minute(run, trial):
+    """On another machine nobody can see whether the process is there."""
+    teller = Teller()
+    teller.tell(run.path, named(trial), 1, 3)
+    (path,) = pages(run.path)
+    path.unlink()
+    for passed, there in ((59, False), (61, True)):
+        later(teller)
+        teller._pages[run.path]._told = time.monotonic() - passed
+        teller.check()
+        assert path.exists() == there
+
+
 def test_the_word_to_stop_is_heard_at_the_next_tell_however_soon_that_comes(run, trial, tmp_path):
     stop = tmp_path / ".stop"
     teller = Teller(stop)
@@ -211,8 +242,6 @@ def test_notes_are_replaced_whole(run, trial):
     for done in range(30):
         later(teller)
         teller.tell(run.path, named(trial), done, 30, CURVE * done)
-        assert progress.note(run, trial).curve == CURVE * done
+        assert progress.note(run, trial, curve=True).curve == CURVE * done
     (path,) = pages(run.path)
-    assert [json.loads(line) for line in path.read_text().splitlines()][1] == {
-        named(trial): CURVE * 29
-    }
+    assert json.loads(path.read_text().splitlines()[1]) == CURVE * 29
