@@ -161,6 +161,11 @@ def expected(row):
     ]
 
 
+def test_they_share_a_process_and_so_a_jupyterlab(request):
+    if request.config.getoption("dist") == "loadgroup" or hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith("@browser")
+
+
 def test_keys_move_the_slider_and_the_numbers_are_those_of_the_table(shown, lab):
     for epoch in (30, 50, 20):
         shown.go(epoch)
