@@ -45,7 +45,9 @@ class Teller:
     def tell(
         self, folder: Path, name: str, done: int, of: int, curve: Sequence[dict[str, Any]] = ()
     ) -> None:
-        """Say how many epochs of a task are done; it may be read a moment later.
+        """Say how many epochs of a task are done. Of one by itself it can be read at once, unless
+        another note was left a moment ago; those that are told together are written by the next
+        :meth:`check`, all in one.
 
         Args:
             folder: of its run, or of the lab.
@@ -101,7 +103,8 @@ class _Page:
         began = self._tasks.get(name, {"began": time.time()})["began"]
         self._tasks[name], self._curves[name] = {"began": began, **said}, curve
         self._stale = True
-        self.freshen()
+        if len(self._tasks) == 1:
+            self.freshen()
 
     def unsay(self, name: str) -> None:
         if name not in self._tasks:

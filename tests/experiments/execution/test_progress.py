@@ -183,9 +183,9 @@ def test_news_of_many_tasks_of_a_process_comes_at_once(run, trial):
     teller = Teller()
     for epoch in range(4):
         teller.tell(run.path, named(replace(trial, epoch=epoch)), epoch, 5)
-    for page in teller._pages.values():
-        page._due = 0.0
     teller.tell(run.path, named(trial), 4, 5)
+    teller._pages[run.path]._due = 0.0
+    teller.check()
     assert sorted(note.done for _, note in News().of(run)) == [0, 1, 3, 4]
 
 
@@ -210,8 +210,9 @@ def test_each_trial_has_its_own_curve_in_the_file_that_they_share(run, recipe, t
     for other in others:
         teller.tell(run.path, named(other), 1, 3, CURVE * other.epoch)
     teller.end(run.path, named(others[1]))
-    teller._pages[run.path]._due = 0.0
     teller.tell(run.path, TRAINING, 2, 4)
+    teller._pages[run.path]._due = 0.0
+    teller.check()
     assert len(pages(run.path)) == 1
     for other in others[2:]:
         assert progress.note(run, other, curve=True).curve == CURVE * other.epoch

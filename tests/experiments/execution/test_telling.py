@@ -63,6 +63,25 @@ def test_what_was_told_a_moment_ago_is_written_a_moment_later_without_being_told
     assert {note.done for note in progress.notes(run).values()} == {1}
 
 
+def test_what_a_stack_tells_at_the_end_of_an_epoch_is_written_once(run, trial, monkeypatch):
+    teller, others = Teller(), [replace(trial, epoch=epoch) for epoch in range(4)]
+    sizes, write = [], files.write
+    monkeypatch.setattr(
+        files,
+        "write",
+        lambda path, content, **how: sizes.append(len(content)) or write(path, content, **how),
+    )
+    for done in range(3):
+        for other in others:
+            later(teller)
+            teller.tell(run.path, named(other), done, 3)
+        later(teller)
+        for _ in range(100):
+            teller.check()
+        assert {note.done for note in progress.notes(run).values()} == {done}
+    assert len(sizes) == 1 + 3  # the first of them is seen at once
+
+
 def test_notes_are_told_often_and_written_now_and_then(run, trial, monkeypatch):
     monkeypatch.setattr("granet_lab.experiments.execution.telling._REST", 0)
     teller, seen, count = Teller(), [], 0
