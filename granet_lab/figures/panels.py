@@ -177,8 +177,9 @@ def focus(
     """Choose the vertical limits by the points that do not stand ``apart``, if there are any.
 
     A mean that falls outside (an untrained network may gain 90 points) is written at the edge of
-    the panel, with an arrow, instead of flattening everything else; unless ``tell`` is False,
-    where a line leaves the panel and says enough.
+    the panel, with an arrow, instead of flattening everything else, and an interval that does has
+    an arrow where it is cut; unless ``tell`` is False, where a line leaves the panel and says
+    enough.
     """
     alone = part[part[x].isin(apart)]
     rest = part.drop(alone.index)
@@ -188,20 +189,30 @@ def focus(
     margin = 0.1 * (high - low) + max(0, _LEAST_SPAN - (high - low)) / 2
     low, high = low - margin, high + margin
     axes.set_ylim(low, high)
-    outside = alone[~alone["mean"].between(low, high) & tell]
-    for place, means in outside.groupby(x)["mean"]:
+    if not tell:
+        return
+    for place, found in alone.groupby(x):
+        means = found["mean"]
         furthest = means.loc[(means - (low + high) / 2).abs().idxmax()]
-        up = furthest > high
-        axes.annotate(
-            f"{'▲' if up else '▼'} {round(furthest)}",
-            xy=(place, high if up else low),
-            xytext=(0, 0 if up else 2),
-            textcoords="offset points",
-            ha="center" if place > 0 else "left",
-            va="top" if up else "bottom",
-            fontsize=SMALL,
-            color=INK,
-        )
+        if found[["mean", "high"]].max(axis=None) > high:
+            _at_edge(axes, place, high, f"▲ {round(furthest)}" if furthest > high else "▲")
+        if found[["mean", "low"]].min(axis=None) < low:
+            _at_edge(axes, place, low, f"▼ {round(furthest)}" if furthest < low else "▼")
+
+
+def _at_edge(axes: Axes, place: float, edge: float, text: str) -> None:
+    """Write where something leaves a panel."""
+    up = edge == axes.get_ylim()[1]
+    axes.annotate(
+        text,
+        xy=(place, edge),
+        xytext=(0, 0 if up else 2),
+        textcoords="offset points",
+        ha="center" if place > 0 or len(text) == 1 else "left",
+        va="top" if up else "bottom",
+        fontsize=SMALL,
+        color=INK,
+    )
 
 
 def finish(

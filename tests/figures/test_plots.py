@@ -302,9 +302,26 @@ def test_the_untrained_epoch_does_not_set_the_limits_but_is_written_at_the_edge(
         assert [note.get_text() for note in axes.texts] == [text]
 
 
+@pytest.mark.parametrize(
+    ("at_start", "texts"),
+    [((-39, 1, 41), ["▲", "▼"]), ((-1, 0, 30), ["▲ 10", "▼"]), ((60, 61, 62), ["▲ 61"])],
+)
+def test_the_interval_of_the_untrained_epoch_has_an_arrow_where_it_is_cut(at_start, texts):
+    def steep(epoch, rate, regrow, seed):
+        return at_start[seed] if epoch == 0 else 1.0 + seed / 100
+
+    made = table(rates=(0.9,), regrows=(None,), seeds=(0, 1, 2), gain=steep)
+    figure, frame = plots.plasticity(made)
+    for axes, part in panels(figure, frame):
+        low, high = axes.get_ylim()
+        (start,) = part[part["epoch"] == 0].itertuples()
+        assert (start.high > high, start.low < low) == (True, "▼" in texts)
+        assert [note.get_text() for note in axes.texts] == texts
+
+
 def test_a_final_gap_with_nothing_left_to_train_stands_apart_too():
     def end(epoch, rate, regrow, seed):
-        return -80.0 if epoch == 60 else seed - epoch / 50
+        return -80.0 if epoch == 60 else seed * (1 + epoch) / 50
 
     figure, _ = plots.final_gap(gaps(at=(0, 30, 60), regrows=(None,), gain=end))
     for axes in figure.axes:
