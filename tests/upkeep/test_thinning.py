@@ -1,6 +1,7 @@
 import pytest
 
 import granet_lab as gl
+from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.upkeep.thinning import thin
 from granet_lab.upkeep.verification import verify
 
@@ -37,6 +38,17 @@ def test_it_says_what_goes_and_takes_that_away_and_nothing_else(lab, recipe, tab
     one.take()
     assert run.checkpoints == list(one.kept)
     assert list(verify(lab.path)) == []
+
+
+def test_what_is_needed_by_a_trial_of_a_criterion_that_is_not_known_here_stays(lab, recipe, define):
+    def mine(context):
+        return {name: weight.abs() for name, weight in context.weights().items()}
+
+    define(CRITERIA, mine)
+    lab.measure(gl.grid(recipe, epoch=2, rate=0.5, criterion="mine"), workers=1, progress=False)
+    CRITERIA._entries.pop("mine")
+    (one,) = thin(lab, unneeded=True)
+    assert one.epochs == (1, 3)
 
 
 def test_what_was_taken_away_is_reached_again_bit_for_bit(lab, recipe, trials, table):

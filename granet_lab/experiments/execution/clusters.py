@@ -5,6 +5,7 @@ Needs the extra ``cluster``: ``pip install 'granet_lab[cluster]'``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
 
 # The sweep itself tries again what a worker died of, and by itself.
-_SCHEDULER = {"distributed.scheduler.allowed-failures": 0}
+_SCHEDULER = {
+    "distributed.scheduler.allowed-failures": 0,
+    # Nothing waits at a worker, where it would be taken for what the worker died of.
+    "distributed.scheduler.worker-saturation": 1.0,
+}
+# For as long as a cluster lives: one that is not back by then is given up for good, and with its
+# own 15 seconds Dask gives up all of them where several die one after the other.
+_PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 hour"}
 # What Dask would do otherwise.
 _WAYS = _SCHEDULER | {
     # With Dask's own value the tensors of each step are asked of the system and given back to it,
@@ -45,14 +53,20 @@ class Cluster(Executor):
         client: of Dask.
         workers: how many tasks it does at once; None: nobody knows.
         device: a torch device of its workers, on which they train; None: as the lab says.
+        closing: is closed with it.
 
     Attributes:
         dashboard: where one can watch it, a URL; None without Dask's dashboard.
     """
 
     def __init__(
-        self, client: Client, workers: int | None = None, device: str | None = None
+        self,
+        client: Client,
+        workers: int | None = None,
+        device: str | None = None,
+        closing: contextlib.ExitStack | None = None,
     ) -> None:
+        self._closing = closing or contextlib.ExitStack()
         self.workers, self.device = workers, device
         self._client = client
         # The same words may mean another answer: a trial that failed is tried again.
@@ -76,6 +90,7 @@ class Cluster(Executor):
             self._client.close()
             if cluster is not None:
                 cluster.close()
+            self._closing.close()
 
     def __repr__(self) -> str:
         workers = "any number of" if self.workers is None else self.workers
@@ -127,7 +142,7 @@ def local(workers: int | None = None, device: str = "cpu") -> Cluster:
         client.close()
         cluster.close()
         raise
-    return Cluster(client, workers)
+    return Cluster(client, workers, closing=_patient())
 
 
 def slurm(jobs: int, gpus: int = 1, **how: Any) -> Cluster:
@@ -150,7 +165,7 @@ def slurm(jobs: int, gpus: int = 1, **how: Any) -> Cluster:
     with _needed("dask").config.set(_SCHEDULER):
         cluster = jobqueue.SLURMCluster(**_job(gpus, how))
     cluster.scale(jobs=jobs)
-    return Cluster(distributed.Client(cluster), jobs, "cuda" if gpus else "cpu")
+    return Cluster(distributed.Client(cluster), jobs, "cuda" if gpus else "cpu", _patient())
 
 
 def _job(gpus: int, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,6 +196,13 @@ def at(address: str, timeout: float = 30, device: str | None = None) -> Cluster:
     """
     client = _needed("distributed").Client(address, timeout=timeout)
     return Cluster(client, sum(client.nthreads().values()) or None, device)
+
+
+def _patient() -> contextlib.ExitStack:
+    """Dask asks for this setting whenever a worker is lost."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(_needed("dask").config.set(_PATIENCE))
+    return stack
 
 
 def _needed(module: str) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -18,6 +19,9 @@ from granet_lab.experiments.execution.tasks import Place
 from granet_lab.sparsity.criteria import CRITERIA
 
 distributed = pytest.importorskip("distributed")
+
+dask_config = pytest.importorskip("dask.config")
+PATIENCE = "distributed.deploy.lost-worker-timeout"
 
 WHERE = ["in this process", "on loky", "on dask"]
 
@@ -146,6 +150,25 @@ def test_a_task_is_a_small_description(lab):
 
 
 # What is true of Dask alone.
+
+
+def test_what_kills_every_worker_of_dask_fails_alone(lab, recipe, define):
+    """Longer than Dask itself waits for a worker, of which each has to be started anew."""
+
+    def lethal(context):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    define(CRITERIA, lethal)
+    criterion = ["lethal", "magnitude"]
+    rates = [0.3, 0.5, 0.7, 0.9]
+    trials = gl.grid(recipe, epoch=2, rate=rates, criterion=criterion, recovery_epochs=1)
+    before = dask_config.get(PATIENCE)
+    with clusters.local(2) as cluster:
+        table = lab.measure(trials, executor=cluster, progress=False)
+        assert dask_config.get(PATIENCE) == "1 hour"
+    assert dask_config.get(PATIENCE) == before
+    status = table.groupby("criterion").status.agg(set).to_dict()
+    assert status == {"lethal": {"failed"}, "magnitude": {"ok"}}
 
 
 def test_the_dashboard_is_told(lab, dask, capsys, monkeypatch):
