@@ -105,7 +105,7 @@ class Measurement:
         """
         started = time.perf_counter()
         images = self.trial.recipe.images(self._device)
-        state = self._state = self._run.load(self.trial.epoch, self._device)
+        state = self._state = self._run.load(self.trial.epoch, self._device, self.pulse)
         before, kept = operate_(state, self.trial, images)
         self._born = analysis.regrown(kept, state.masks)
         self._layers = _layers(before, kept, state.masks)

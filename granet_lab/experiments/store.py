@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,14 @@ class Run:
         rows = self.rows()
         return rows[-1].get("diverged") if rows else None
 
-    def load(self, epoch: int, device: str = "cpu") -> TrainState:
+    def load(
+        self, epoch: int, device: str = "cpu", pulse: Callable[[], None] | None = None
+    ) -> TrainState:
         """The network as it was after ``epoch`` epochs, optimizer and masks included.
 
         An epoch whose checkpoint was not kept, or is damaged, is reached again by training on from
-        the nearest earlier one, bit for bit on a CPU. A damaged file is set aside with a warning
-        and written anew.
+        the nearest earlier one, bit for bit on a CPU; ``pulse`` is called after every step. A
+        damaged file is set aside with a warning and written anew.
 
         Raises:
             Diverged: its training diverges before that epoch.
@@ -128,7 +130,7 @@ class Run:
         else:
             state = loop.new_state(self.recipe, images)
         if state.epoch < epoch:
-            self._train_again(state, images, epoch)
+            self._train_again(state, images, epoch, pulse)
             if list(self.path.glob(f"checkpoints/{epoch:04d}.safetensors.damaged-*")):
                 self.keep(state)
         return state
@@ -238,7 +240,8 @@ class Run:
         """
         if row["epoch"] != len(rows):
             return False
-        rows.append({k: None if _is_nan(v) else v for k, v in row.items()})
+        unknown = (k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v))
+        rows.append(row | dict.fromkeys(unknown))
         # Another process may be ahead of this one: a longer history is never shortened.
         ahead = len(self.rows()) >= len(rows)
         if not ahead:
@@ -250,14 +253,16 @@ class Run:
         """Write a checkpoint."""
         checkpoints.write(self.checkpoint_path(state.epoch), state)
 
-    def _train_again(self, state: TrainState, images: Dataset, until: int) -> None:
+    def _train_again(
+        self, state: TrainState, images: Dataset, until: int, pulse: Callable[[], None] | None
+    ) -> None:
         """Train on, each epoch as it was trained the first time: in a stack or alone."""
         rows = self.rows()
         while state.epoch < until:
             known = rows[state.epoch + 1] if state.epoch + 1 < len(rows) else {}
             fit = stacked.fit if known.get("stacked") else loop.fit
             try:
-                for _ in fit(state, self.recipe, images, until=state.epoch + 1):
+                for _ in fit(state, self.recipe, images, until=state.epoch + 1, pulse=pulse):
                     pass
             except Diverged as diverged:
                 if not known or "diverged" in known:
@@ -293,7 +298,3 @@ def complete(recipe: Recipe, rows: list[dict[str, Any]]) -> bool:
 def _word(name: str) -> str:
     """The end of a name such as "folder:birds/small", fit for a path."""
     return re.split(r"[:/\\]", name.rstrip("/"))[-1]
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)

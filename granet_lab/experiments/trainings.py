@@ -74,8 +74,8 @@ class Training:
         self._missing = self._absent()
         run.describe(self._device)
         for epoch in sorted(e for e in self._missing if e < len(rows)):
-            run.keep(run.load(epoch, self._device))
-        state = self._state = run.load(max(0, len(rows) - 1), self._device)
+            run.keep(run.load(epoch, self._device, self.pulse))
+        state = self._state = run.load(max(0, len(rows) - 1), self._device, self.pulse)
         if not rows:
             row = {"epoch": 0, "seconds": 0.0, "flops": 0.0, **loop.sparseness(state)}
             self.add(row | loop.evaluate(state, self.recipe, self.recipe.images(self._device)))

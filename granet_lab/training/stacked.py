@@ -3,8 +3,7 @@
 A small network leaves a large device idle, and on any device most of its step is overhead. In a
 stack every operation is done for all networks at once (``torch.func.vmap``: convolutions become
 grouped ones), while each lane has weights, masks, momentum, learning rate, batches and epoch of its
-own. What happens in a lane does not depend on the others: on a CPU not by a bit, which
-:mod:`granet_lab.training.stackable` makes sure of.
+own. What happens in a lane does not depend on the others: on a CPU not by a bit (``stackable``).
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ from granet_lab.training.networks import Networks, side_by_side
 from granet_lab.training.recipe import Recipe, learning_rate
 from granet_lab.training.recording import recorded
 from granet_lab.training.state import Diverged, TrainState
+
+Pulse = Callable[[], None] | None
 
 
 def kind(recipe: Recipe) -> Hashable:
@@ -138,9 +139,7 @@ class Stack:
         self._memory.release(place, lane.state)
         self._places[place] = None
 
-    def train_epoch(
-        self, pulse: Callable[[], None] | None = None
-    ) -> dict[Lane, dict[str, Any] | Diverged]:
+    def train_epoch(self, pulse: Pulse = None) -> dict[Lane, dict[str, Any] | Diverged]:
         """Train every lane for an epoch, its own next one, and evaluate it.
 
         Args:
@@ -210,7 +209,7 @@ class Stack:
         self._memory.rate(place, lane.rate)
         return lane.rate
 
-    def _train(self, pulse: Callable[[], None] | None) -> list[dict[str, float]]:
+    def _train(self, pulse: Pulse) -> list[dict[str, float]]:
         """Loss and accuracy on the training batches in every place."""
         self._networks.train(True)
         sums, seen = torch.zeros(2, self.width, device=self._data.device), 0
@@ -280,9 +279,10 @@ class Stack:
         return list(zip(losses, hits, strict=True))
 
 
-def fit(state: TrainState, recipe: Recipe, data: Dataset, until: int) -> Iterator[dict[str, Any]]:
-    """As :func:`granet_lab.training.loop.fit`, but as a lane of a stack: on a CPU bit for bit as
-    in any other stack.
+def fit(
+    state: TrainState, recipe: Recipe, data: Dataset, until: int, pulse: Pulse = None
+) -> Iterator[dict[str, Any]]:
+    """As :func:`loop.fit`, but as a lane of a stack: on a CPU bit for bit as in any other stack.
 
     Raises:
         Diverged: the training loss of an epoch is not finite.
@@ -292,7 +292,7 @@ def fit(state: TrainState, recipe: Recipe, data: Dataset, until: int) -> Iterato
     lane = stack.enter(state, recipe)
     try:
         while state.epoch < until:
-            row = stack.train_epoch()[lane]
+            row = stack.train_epoch(pulse)[lane]
             if isinstance(row, Diverged):
                 raise row
             yield row

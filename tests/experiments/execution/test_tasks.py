@@ -12,6 +12,7 @@ from granet_lab.experiments import plasticity
 from granet_lab.experiments.execution import definitions, progress, tasks
 from granet_lab.experiments.execution.progress import named
 from granet_lab.experiments.execution.tasks import Place, carry_out
+from granet_lab.experiments.execution.telling import Teller
 from granet_lab.experiments.plasticity import Measurement
 from granet_lab.experiments.trained import train_together
 from granet_lab.experiments.trainings import Training
@@ -58,6 +59,30 @@ def test_what_is_done_before_its_turn_comes_is_not_begun(lab, asked, place, begu
     assert carry_out(place, asked, 2, {}) == {}
     assert sorted(map(asked.index, begun)) == list(range(6))
     assert (elsewhere.measure(asked, workers=1, progress=False).status == "ok").all()
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+def test_the_word_to_stop_is_heard_while_a_checkpoint_is_reached_again(
+    lab, recipe, place, tmp_path, stack
+):
+    recipe = replace(recipe, epochs=40, milestones=())
+    asked = gl.grid(recipe, epoch=[30, 31], rate=0.5, recovery_epochs=1)
+    carry_out(place, [recipe], stack, {recipe: (0, 40)})
+    assert lab.run(recipe).checkpoints == [0, 40]
+    stop, steps = tmp_path / ".stop", []
+    step = Teller.check
+
+    def heard(self):
+        steps.append(1)
+        stop.touch()
+        self._looked = 0.0
+        step(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Teller, "check", heard)
+        assert carry_out(replace(place, stop=stop), asked, stack, {}) == {}
+    assert len(steps) == 1
+    assert not list(lab.path.glob("*/trials/*"))
 
 
 def test_a_run_that_somebody_else_trains_meanwhile_is_gone_on_with(lab, recipe):
