@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,7 @@ class Run:
         rows = self.rows()
         return rows[-1].get("diverged") if rows else None
 
-    def load(
-        self, epoch: int, device: str = "cpu", pulse: Callable[[], None] | None = None
-    ) -> TrainState:
+    def load(self, epoch: int, device: str = "cpu", pulse: loop.Pulse = None) -> TrainState:
         """The network as it was after ``epoch`` epochs, optimizer and masks included.
 
         An epoch whose checkpoint was not kept, or is damaged, is reached again by training on from
@@ -254,7 +252,7 @@ class Run:
         checkpoints.write(self.checkpoint_path(state.epoch), state)
 
     def _train_again(
-        self, state: TrainState, images: Dataset, until: int, pulse: Callable[[], None] | None
+        self, state: TrainState, images: Dataset, until: int, pulse: loop.Pulse
     ) -> None:
         """Train on, each epoch as it was trained the first time: in a stack or alone."""
         rows = self.rows()

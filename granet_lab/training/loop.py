@@ -36,6 +36,8 @@ from granet_lab.training.state import Diverged, TrainState
 # them; the fewest and the most images.
 _EVALUATED = {"cpu": (250 * 3 * 32 * 32, 32, 1000)}
 _EVALUATED_ELSEWHERE = (2000 * 3 * 32 * 32, 256, 2000)
+# Called after every step; what it raises ends the training.
+Pulse = Callable[[], None] | None
 
 
 def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
@@ -141,7 +143,7 @@ def fit(
     lr: float | None = None,
     follow: bool = True,
     record: bool = True,
-    pulse: Callable[[], None] | None = None,
+    pulse: Pulse = None,
 ) -> Iterator[dict[str, Any]]:
     """Train on to epoch ``until``, in place, and report each epoch as it ends.
 
@@ -227,7 +229,7 @@ def _train_epoch(
     lr: float,
     dynamics: Dynamics | None,
     step: Function,
-    pulse: Callable[[], None] | None,
+    pulse: Pulse,
 ) -> dict[str, float]:
     """One pass over the training split; the device is asked for numbers only at its end."""
     model, optimizer = state.model.train(), state.optimizer

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +30,6 @@ from granet_lab.training.networks import Networks, side_by_side
 from granet_lab.training.recipe import Recipe, learning_rate
 from granet_lab.training.recording import recorded
 from granet_lab.training.state import Diverged, TrainState
-
-Pulse = Callable[[], None] | None
 
 
 def kind(recipe: Recipe) -> Hashable:
@@ -139,7 +137,7 @@ class Stack:
         self._memory.release(place, lane.state)
         self._places[place] = None
 
-    def train_epoch(self, pulse: Pulse = None) -> dict[Lane, dict[str, Any] | Diverged]:
+    def train_epoch(self, pulse: loop.Pulse = None) -> dict[Lane, dict[str, Any] | Diverged]:
         """Train every lane for an epoch, its own next one, and evaluate it.
 
         Args:
@@ -209,7 +207,7 @@ class Stack:
         self._memory.rate(place, lane.rate)
         return lane.rate
 
-    def _train(self, pulse: Pulse) -> list[dict[str, float]]:
+    def _train(self, pulse: loop.Pulse) -> list[dict[str, float]]:
         """Loss and accuracy on the training batches in every place."""
         self._networks.train(True)
         sums, seen = torch.zeros(2, self.width, device=self._data.device), 0
@@ -280,9 +278,10 @@ class Stack:
 
 
 def fit(
-    state: TrainState, recipe: Recipe, data: Dataset, until: int, pulse: Pulse = None
+    state: TrainState, recipe: Recipe, data: Dataset, until: int, pulse: loop.Pulse = None
 ) -> Iterator[dict[str, Any]]:
-    """As :func:`loop.fit`, but as a lane of a stack: on a CPU bit for bit as in any other stack.
+    """As :func:`granet_lab.training.loop.fit`, but as a lane of a stack: on a CPU bit for bit as
+    in any other stack.
 
     Raises:
         Diverged: the training loss of an epoch is not finite.

@@ -125,8 +125,7 @@ class Job:
         """Take away the notes of tasks that were killed, and the word to stop."""
         for run, trials in _by_run(self._root, self.trials):
             claims.tidy(run)
-            names = [progress.TRAINING, *map(identity, trials)]
-            progress.tidy(run.path, names)
+            progress.tidy(run.path, [progress.TRAINING, *map(identity, trials)])
         _remove(self._stop)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from granet_lab.experiments.execution import presence
+from granet_lab.experiments.execution.telling import NOTES
 from granet_lab.experiments.store import Run
 
 # Seconds between two touches, and without one until a claim on another machine is over.
@@ -127,7 +128,7 @@ def _dead(claim: _Claim) -> bool:
 
 
 def _path(run: Run) -> Path:
-    return run.path / "progress" / ".claim"
+    return run.path / NOTES / ".claim"
 
 
 def _make(path: Path) -> str:

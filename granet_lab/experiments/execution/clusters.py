@@ -53,20 +53,17 @@ class Cluster(Executor):
         client: of Dask.
         workers: how many tasks it does at once; None: nobody knows.
         device: a torch device of its workers, on which they train; None: as the lab says.
-        closing: is closed with it.
 
     Attributes:
         dashboard: where one can watch it, a URL; None without Dask's dashboard.
     """
 
     def __init__(
-        self,
-        client: Client,
-        workers: int | None = None,
-        device: str | None = None,
-        closing: contextlib.ExitStack | None = None,
+        self, client: Client, workers: int | None = None, device: str | None = None
     ) -> None:
-        self._closing = closing or contextlib.ExitStack()
+        self._closing = contextlib.ExitStack()
+        if client.cluster is not None:  # Dask asks for it whenever a worker is lost
+            self._closing.enter_context(_needed("dask").config.set(_PATIENCE))
         self.workers, self.device = workers, device
         self._client = client
         # The same words may mean another answer: a trial that failed is tried again.
@@ -142,7 +139,7 @@ def local(workers: int | None = None, device: str = "cpu") -> Cluster:
         client.close()
         cluster.close()
         raise
-    return Cluster(client, workers, closing=_patient())
+    return Cluster(client, workers)
 
 
 def slurm(jobs: int, gpus: int = 1, **how: Any) -> Cluster:
@@ -165,7 +162,7 @@ def slurm(jobs: int, gpus: int = 1, **how: Any) -> Cluster:
     with _needed("dask").config.set(_SCHEDULER):
         cluster = jobqueue.SLURMCluster(**_job(gpus, how))
     cluster.scale(jobs=jobs)
-    return Cluster(distributed.Client(cluster), jobs, "cuda" if gpus else "cpu", _patient())
+    return Cluster(distributed.Client(cluster), jobs, "cuda" if gpus else "cpu")
 
 
 def _job(gpus: int, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,13 +193,6 @@ def at(address: str, timeout: float = 30, device: str | None = None) -> Cluster:
     """
     client = _needed("distributed").Client(address, timeout=timeout)
     return Cluster(client, sum(client.nthreads().values()) or None, device)
-
-
-def _patient() -> contextlib.ExitStack:
-    """Dask asks for this setting whenever a worker is lost."""
-    stack = contextlib.ExitStack()
-    stack.enter_context(_needed("dask").config.set(_PATIENCE))
-    return stack
 
 
 def _needed(module: str) -> Any:

@@ -99,7 +99,7 @@ class Following:
         done = self._all - sum(self.left.values())
         self.bar.set_postfix_str(self._said(), refresh=False)
         self.bar.update(done - self.bar.n)
-        self._tell(done)
+        self._teller.tell(self._root, progress.SWEEP, done, self._all)
         self._looked = time.monotonic()
 
     def reach(self, trial: Trial, epochs: int) -> None:
@@ -122,9 +122,6 @@ class Following:
         rows = max(self._news.rows(self._runs[recipe]), self._rows[recipe])
         self._count(_RUN, rows - self._rows[recipe])
         self._rows[recipe] = rows
-
-    def _tell(self, done: int) -> None:
-        self._teller.tell(self._root, progress.SWEEP, done, self._all)
 
     def _count(self, kind: str, epochs: int) -> None:
         self._passed[kind] += epochs

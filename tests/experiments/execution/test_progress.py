@@ -6,24 +6,12 @@ from dataclasses import replace
 
 import notes
 import pytest
-from notes import Task, amend, pages, telling
+from notes import CURVE, Task, amend, later, pages, telling
 
 import granet_lab as gl
 from granet_lab.experiments.execution import progress
 from granet_lab.experiments.execution.progress import SWEEP, TRAINING, News, named
 from granet_lab.experiments.execution.telling import Teller
-
-CURVE = [{"recovery_epoch": 0, "test_acc": 31.5}, {"recovery_epoch": 1, "test_acc": 90.0}]
-
-
-@pytest.fixture
-def run(lab, recipe):
-    return lab.run(recipe)
-
-
-@pytest.fixture
-def trial(recipe):
-    return gl.Trial(recipe=recipe, epoch=2, pruning=gl.Pruning(rate=0.5), recovery_epochs=3)
 
 
 @pytest.fixture
@@ -184,7 +172,7 @@ def test_news_of_many_tasks_of_a_process_comes_at_once(run, trial):
     for epoch in range(4):
         teller.tell(run.path, named(replace(trial, epoch=epoch)), epoch, 5)
     teller.tell(run.path, named(trial), 4, 5)
-    teller._pages[run.path]._due = 0.0
+    later(teller)
     teller.check()
     assert sorted(note.done for _, note in News().of(run)) == [0, 1, 3, 4]
 
@@ -211,7 +199,7 @@ def test_each_trial_has_its_own_curve_in_the_file_that_they_share(run, recipe, t
         teller.tell(run.path, named(other), 1, 3, CURVE * other.epoch)
     teller.end(run.path, named(others[1]))
     teller.tell(run.path, TRAINING, 2, 4)
-    teller._pages[run.path]._due = 0.0
+    later(teller)
     teller.check()
     assert len(pages(run.path)) == 1
     for other in others[2:]:
@@ -241,8 +229,7 @@ def test_notes_about_something_else_as_well_stay(run, trial):
     teller, other = Teller(), replace(trial, epoch=3)
     for work in (trial, other):
         teller.tell(run.path, named(work), 1, 3)
-    for page in teller._pages.values():
-        page._due = 0.0
+    later(teller)
     teller.check()
     progress.tidy(run.path, [named(trial), TRAINING])
     assert progress.notes(run).keys() == {named(trial), named(other)}

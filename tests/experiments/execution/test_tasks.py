@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from notes import later
 
 import granet_lab as gl
 from granet_lab.experiments import plasticity
@@ -102,9 +103,7 @@ def test_what_is_done_is_not_told_any_more_while_the_rest_of_its_stack_goes_on(
 
     def seen(self, pulse):
         rows = train(self, pulse)
-        for page in pulse.__self__._pages.values():
-            page._due = 0.0
-        pulse.__self__._looked = 0.0
+        later(pulse.__self__)
         pulse()
         told.append((*progress.notes(run),))
         return rows

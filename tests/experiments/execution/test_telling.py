@@ -5,32 +5,12 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from notes import pages, telling
+from notes import CURVE, later, pages, telling
 
-import granet_lab as gl
 from granet_lab.experiments import files
 from granet_lab.experiments.execution import progress
 from granet_lab.experiments.execution.progress import TRAINING, named
 from granet_lab.experiments.execution.telling import Stopped, Teller, is_set
-
-CURVE = [{"recovery_epoch": 0, "test_acc": 31.5}, {"recovery_epoch": 1, "test_acc": 90.0}]
-
-
-@pytest.fixture
-def run(lab, recipe):
-    return lab.run(recipe)
-
-
-@pytest.fixture
-def trial(recipe):
-    return gl.Trial(recipe=recipe, epoch=2, pruning=gl.Pruning(rate=0.5), recovery_epochs=3)
-
-
-def later(teller):
-    """As if some time had passed since the last note and the last look."""
-    teller._looked = 0.0
-    for page in teller._pages.values():
-        page._due = 0.0
 
 
 def test_what_is_told_first_can_be_read_at_once(run, trial):
