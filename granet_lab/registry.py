@@ -37,7 +37,7 @@ class Registry(Generic[T]):
             return functools.partial(self.register, **attributes)
         name = entry.__name__.rstrip("_")
         taken = self._entries.get(name)
-        if taken is not None and taken.__module__ != entry.__module__:
+        if taken is not None and _home(taken) != _home(entry):
             raise ValueError(f"{self.kind} {name!r} is already defined in {taken.__module__}")
         for attribute, usual in self._attributes.items():
             own = getattr(entry, attribute, usual)
@@ -66,3 +66,9 @@ class Registry(Generic[T]):
     def added(self) -> list[T]:
         """Entries defined outside this package, which another process has to be told about."""
         return [e for e in self._entries.values() if e.__module__.partition(".")[0] != _PACKAGE]
+
+
+def _home(entry: Callable[..., Any]) -> str:
+    """The module of a function. The script that was started has another name in a process that
+    reads it again."""
+    return "__main__" if entry.__module__ == "__mp_main__" else entry.__module__

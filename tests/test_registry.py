@@ -59,6 +59,15 @@ def test_the_same_module_may_register_a_name_again(colours):
     assert len(colours) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("__main__", "__mp_main__"), ("__mp_main__", "__main__")]
+)
+def test_a_script_that_another_process_reads_again_is_the_same_module(colours, first, second):
+    colours.register(function("red", module=first))
+    newer = colours.register(function("red", module=second))
+    assert colours["red"] is newer
+
+
 def test_another_module_may_not_take_a_name(colours):
     first = colours.register(function("red", module="one"))
     with pytest.raises(ValueError, match="colour 'red' is already defined in one"):

@@ -34,8 +34,8 @@ def packs(works: Sequence[Work], room: int, workers: int | None) -> list[Pack]:
     left = tuple(works)
     while left:
         pieces, amount = workers, len(left)
-        if amount < 2 * workers * room:  # the last ones; two networks are the smallest stack
-            pieces = max(1, min(workers, amount // 2))
+        if amount < 2 * workers * room:  # the last ones; a stack has two networks at least
+            pieces = max(1, min(workers, amount // min(room, 2)))
         else:
             amount = workers * max(room, math.ceil(amount / (2 * workers)))
         found += _evenly(left[:amount], pieces)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from pathlib import Path
@@ -14,8 +13,9 @@ from queue import SimpleQueue
 from loky.process_executor import ShutdownExecutorError
 
 from granet_lab.experiments.execution import definitions, failures, following, progress, tasks
+from granet_lab.experiments.execution.agenda import Agenda, Task
 from granet_lab.experiments.execution.following import Following
-from granet_lab.experiments.execution.packing import Pack, packs, together
+from granet_lab.experiments.execution.packing import together
 from granet_lab.experiments.execution.pools import Lent, Pool, ThisProcess, arrived
 from granet_lab.experiments.execution.rooms import Question, Rooms
 from granet_lab.experiments.execution.tasks import Place, Work, one_line, recipe_of, result
@@ -24,7 +24,6 @@ from granet_lab.experiments.execution.tries import Tries
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
-from granet_lab.training.stacked import kind
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +32,11 @@ logger = logging.getLogger(__name__)
 _ATTEMPTS = 3
 # What an executor answers when a worker died, or when another sweep had to kill them all.
 _BROKEN = (BrokenExecutor, ShutdownExecutorError)
+# Nobody can make another one like it.
+_BROKE = (
+    "the executor has broken, as a worker process died: ask again with a new one, and what is "
+    "measured stays measured"
+)
 _DIED = f"its worker process died {_ATTEMPTS} times"
 
 
@@ -81,9 +85,12 @@ def measure_all(
         return {}
     kept = None if keep is None else tuple(keep)
     word = root / f".{secrets.token_hex(4)}.stop" if stop is None else stop
-    place = Place(root, device, definitions.own(), word)
     runs = {recipe: Run(root, recipe) for recipe in [*(t.recipe for t in trials), *recipes]}
-    with contextlib.closing(Following(root, runs, trials, cached, bar)) as followed:
+    with (
+        definitions.own().carried(root) as carried,
+        contextlib.closing(Following(root, runs, trials, cached, bar)) as followed,
+    ):
+        place = Place(root, device, carried, word)
         sweep = _Sweep(place, runs, trials, dict.fromkeys(recipes, kept), stack, warn, followed)
         try:
             sweep.to_the_end(pool)
@@ -123,13 +130,19 @@ class _Sweep:
         return is_set(self.stop)
 
     def to_the_end(self, pool: Pool) -> None:
-        """Do everything; where workers die again and again, find out of what."""
+        """Do everything; where workers die again and again, find out of what.
+
+        Raises:
+            RuntimeError: a lent executor takes no work, or has broken.
+        """
         left, attempts = self._left(), 0
         while attempts < _ATTEMPTS:
             self.suspects = self.under_way if attempts == _ATTEMPTS - 1 else set()
             with pool.open() as executor:
                 if self.go(executor, pool) or self.stopped:
                     return
+            if isinstance(pool, Lent):
+                raise RuntimeError(_BROKE)
             before, left = left, self._left()
             attempts = 0 if left < before else attempts + 1
             if left[0]:
@@ -161,25 +174,21 @@ class _Sweep:
                 branches.setdefault(work.recipe, []).append(work)
             else:
                 branches.setdefault(work, [])
-        todo: list[Work] = []
+        agenda = Agenda((), pool.workers, self.rooms, self.tries, self.suspects)
         for recipe in branches:
-            todo.extend(branches[recipe] if self.runs[recipe].finished else [recipe])
-        ready: deque[Pack | Question] = deque()
+            agenda.add(branches[recipe] if self.runs[recipe].finished else [recipe])
         # In this process a task is done when submit returns: one at a time keeps the bar moving.
         here = isinstance(executor, ThisProcess)
-        pending: dict[Future, Pack | Question] = {}
+        pending: dict[Future, Task] = {}
         # Asking all that are pending which of them has ended would take longer the more there are.
         ended: SimpleQueue[Future] = SimpleQueue()
         try:
-            while todo or ready or pending:
+            while agenda or pending:
                 if self.stopped:  # what is submitted sees the word itself
-                    todo.clear()
-                    ready.clear()
-                while todo:
-                    ready.extend(self._take(todo, pool.workers))
+                    agenda.clear()
                 alone = bool(self.suspects)
-                while ready and not (pending and (here or alone)):
-                    task = ready.popleft()
+                while agenda and not (pending and (here or alone)):
+                    task = agenda.next()
                     future = self._submit(executor, task, here)
                     pending[future] = task
                     future.add_done_callback(ended.put)
@@ -192,7 +201,8 @@ class _Sweep:
                         if alone and not self.stopped:
                             self._convict(task, branches)
                         return False
-                    todo.extend(self._finish(pending.pop(future), future, branches))
+                    agenda.add(self._finish(pending.pop(future), future, branches))
+                self.tries.tell()
         except _BROKEN:
             return False
         except BaseException:
@@ -201,7 +211,7 @@ class _Sweep:
             raise
         return True
 
-    def _convict(self, task: Pack | Question, branches: dict[Recipe, list[Trial]]) -> None:
+    def _convict(self, task: Task, branches: dict[Recipe, list[Trial]]) -> None:
         """Workers have died of it."""
         if isinstance(task, Question):
             self.rooms.give_up(task, _DIED)
@@ -209,28 +219,7 @@ class _Sweep:
             self._fail(dict.fromkeys(task, _DIED), branches)
             self.suspects -= set(task)
 
-    def _take(self, todo: list[Work], workers: int | None) -> list[Pack | Question]:
-        """Take from what is to be done what goes well together, as tasks; or ask first how much
-        does."""
-        if self.suspects:
-            todo.sort(key=lambda work: work not in self.suspects)
-        first, room = todo[0], self.rooms.of(todo[0])
-        if room == 1 or (room is not None and self._by_itself(first)):
-            return [(todo.pop(0),)]
-        shared = kind(recipe_of(first))
-        alike = [w for w in todo if type(w) is type(first) and kind(recipe_of(w)) == shared]
-        if room is not None:
-            alike = [w for w in alike if not self._by_itself(w)]
-        taken = set(map(id, alike))
-        todo[:] = [work for work in todo if id(work) not in taken]
-        if room is None:
-            return [Question(alike)]
-        return packs(alike, room, workers)
-
-    def _by_itself(self, work: Work) -> bool:
-        return work in self.suspects or work in self.tries
-
-    def _submit(self, executor: Executor, task: Pack | Question, here: bool) -> Future:
+    def _submit(self, executor: Executor, task: Task, here: bool) -> Future:
         if isinstance(task, Question):
             call = (tasks.room, self.place, recipe_of(task.waiting[0]))
         else:
@@ -246,7 +235,7 @@ class _Sweep:
             raise RuntimeError(f"the executor takes no work: {one_line(error)}") from error
 
     def _finish(
-        self, task: Pack | Question, future: Future, branches: dict[Recipe, list[Trial]]
+        self, task: Task, future: Future, branches: dict[Recipe, list[Trial]]
     ) -> list[Work]:
         """Note how a task ended; return what can start now, or once more."""
         if isinstance(task, Question):
@@ -296,5 +285,5 @@ def _error(future: Future) -> BaseException | None:
     return CancelledError("it was cancelled") if future.cancelled() else future.exception()
 
 
-def _works(task: Pack | Question) -> Iterable[Work]:
+def _works(task: Task) -> Iterable[Work]:
     return task.waiting if isinstance(task, Question) else task

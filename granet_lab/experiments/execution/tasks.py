@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from granet_lab.experiments import files
-from granet_lab.experiments.execution import definitions, failures
+from granet_lab.experiments.execution import failures
 from granet_lab.experiments.execution.claims import Claims
+from granet_lab.experiments.execution.definitions import Definitions, define
 from granet_lab.experiments.execution.progress import named
 from granet_lab.experiments.execution.telling import Stopped, Teller, is_set
 from granet_lab.experiments.files import DamagedFile
@@ -51,13 +52,13 @@ class Place:
     Attributes:
         root: the lab's folder.
         device: a torch device.
-        definitions: see :mod:`granet_lab.experiments.execution.definitions`.
+        definitions: what is defined by name outside the package.
         stop: a file; once it is there, the task ends at its next steps.
     """
 
     root: Path
     device: str
-    definitions: bytes
+    definitions: Definitions
     stop: Path | None = None
 
     @property
@@ -84,7 +85,7 @@ def result(root: Path, trial: Trial) -> dict | None:
 def room(place: Place, recipe: Recipe) -> int:
     """How many networks of a recipe should be trained at once."""
     with _TURN:
-        definitions.define(place.definitions)
+        define(place.definitions)
         return stackable.room(recipe, place.device)
 
 
@@ -112,7 +113,7 @@ def carry_out(
     """
     task, left, claims = _Task(place, keep, heard), list(pack), Claims()
     with _TURN, contextlib.suppress(Stopped), threads(recipe_of(pack[0]).threads):
-        definitions.define(place.definitions)
+        define(place.definitions)
         while left := [work for work in left if not task.over(work)]:
             if is_set(place.stop):
                 raise Stopped

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 
 from granet_lab.experiments.execution.tasks import Work
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.trials import Trial
+from granet_lab.wording import counted
 
 # From the second time on by itself.
 _TRIES = 3
@@ -23,12 +24,13 @@ class Tries:
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._counts: Counter[Hashable] = Counter()
+        self._again: defaultdict[tuple[str, str], list[Work]] = defaultdict(list)
 
     def __contains__(self, work: Work) -> bool:
         return work in self._counts
 
     def once_more(self, work: Work, why: str, counts: bool = True) -> bool:
-        """Whether something that has failed gets another try.
+        """Whether something that has failed gets another try; :meth:`tell` says so.
 
         Args:
             work: what.
@@ -39,8 +41,16 @@ class Tries:
             return False
         self._counts[work] += 0  # known from now on
         kind = "trial" if isinstance(work, Trial) else "run"
-        self._warn(f"{kind} {identity(work)} is tried again: {why}")
+        self._again[kind, why].append(work)
         return True
+
+    def tell(self) -> None:
+        """Say what is tried again: in one line what failed for the same reason."""
+        for (kind, why), works in self._again.items():
+            one = f"{kind} {identity(works[0])} is"
+            many = f"{counted(len(works), kind)} are"
+            self._warn(f"{one if len(works) == 1 else many} tried again: {why}")
+        self._again.clear()
 
     def used_up(self, what: Hashable) -> bool:
         """Count a failure; whether it was the last try."""

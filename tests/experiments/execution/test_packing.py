@@ -1,3 +1,4 @@
+import collections
 import itertools
 
 import pytest
@@ -8,7 +9,7 @@ import granet_lab as gl
 from granet_lab.experiments.execution.packing import packs, shard
 
 works = st.integers(0, 2000)
-rooms = st.integers(2, 64)
+rooms = st.integers(1, 64)
 crews = st.integers(1, 16)
 
 
@@ -19,11 +20,11 @@ def test_everything_is_in_one_pack_in_its_order(n, room, workers):
 
 @given(works, rooms, crews)
 def test_no_worker_has_nothing_to_do_where_there_is_enough_for_all(n, room, workers):
-    assert len(packs(range(n), room, workers)) >= min(workers, n // 2)
+    assert len(packs(range(n), room, workers)) >= min(workers, n // min(room, 2))
 
 
-@given(st.integers(2, 2000), rooms, crews)
-def test_no_network_is_alone(n, room, workers):
+@given(st.integers(2, 2000), st.integers(2, 64), crews)
+def test_no_network_is_alone_that_could_share_a_stack(n, room, workers):
     assert min(map(len, packs(range(n), room, workers))) >= 2
 
 
@@ -46,6 +47,9 @@ def test_packs_are_full_stacks_as_long_as_each_worker_can_have_two_more(n, room,
         (1, 8, 2, [1]),
         (20, 8, None, [8, 8, 4]),
         (100, 8, 1, [100]),
+        (16, 1, 2, [4, 4, 2, 2, 1, 1, 1, 1]),
+        (3, 1, 2, [1, 2]),
+        (3, 1, 4, [1, 1, 1]),
     ],
 )
 def test_large_packs_come_first_and_the_last_end_together(n, room, workers, sizes):
@@ -65,6 +69,12 @@ def test_shards_are_parts_of_equal_size_that_keep_a_checkpoint_together(n, parts
     for part in found:
         keys = [(t.recipe, t.epoch) for t in part]
         assert len([k for k, _ in itertools.groupby(keys)]) == len(set(keys))
+    sizes = collections.Counter((t.recipe, t.epoch) for t in trials)
+    shards = collections.Counter(
+        key for part in found for key in {(t.recipe, t.epoch) for t in part}
+    )
+    smallest = min(map(len, found))
+    assert all(shards[key] <= 2 for key, size in sizes.items() if size <= smallest)
 
 
 @pytest.mark.parametrize(("part", "parts"), [(0, 3), (4, 3), (1, 0), (-1, 2), (1.5, 2)])

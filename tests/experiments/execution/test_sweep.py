@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import (
-    BrokenExecutor,
     Executor,
     Future,
     ProcessPoolExecutor,
@@ -247,13 +246,20 @@ def test_a_run_whose_worker_always_dies_fails_alone(lab, recipe, define, caplog)
     assert set(table.note[:2]) == {"its run could not be trained: its worker process died 3 times"}
 
 
-def test_an_executor_of_mine_that_is_broken_fails_what_it_should_do(lab, recipe, caplog):
+def test_an_executor_of_mine_that_breaks_is_an_error_and_nobodys_failure(lab, recipe, define):
+    def deadly(context):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    define(CRITERIA, deadly)
+    trials = gl.grid(recipe, epoch=1, rate=0.5, criterion=["magnitude", "deadly"])
+    with (
+        ProcessPoolExecutor(1) as executor,
+        pytest.raises(RuntimeError, match="has broken, as a worker process died: ask again with a"),
+    ):
+        lab.measure(trials, executor=executor, progress=False, stack=1)
+    assert not list(lab.path.glob("*/failures/*"))
     with ProcessPoolExecutor(1) as executor:
-        with pytest.raises(BrokenExecutor):
-            executor.submit(os._exit, 1).result()
-        table = lab.measure(asked(recipe)[:2], executor=executor, progress=False)
-    assert list(table.status) == ["failed", "failed"]
-    assert "its worker process died 3 times" in caplog.text
+        assert (lab.measure(trials[:1], executor=executor, progress=False).status == "ok").all()
 
 
 def test_a_trial_that_fails_says_why_and_is_tried_again_the_next_time(lab, recipe, define, caplog):
