@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from html import escape
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from granet_lab import checks
 from granet_lab.experiments.execution import gpus
+from granet_lab.wording import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -29,6 +31,8 @@ _SCHEDULER = {
 # For as long as a cluster lives: one that is not back by then is given up for good, and with its
 # own 15 seconds Dask gives up all of them where several die one after the other.
 _PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 hour"}
+# Seconds between two looks whether the scheduler is back.
+_LOOK = 0.1
 # What Dask would do otherwise.
 _WAYS = _SCHEDULER | {
     # With Dask's own value the tensors of each step are asked of the system and given back to it,
@@ -65,7 +69,7 @@ class Cluster(Executor):
         if client.cluster is not None:  # Dask asks for it whenever a worker is lost
             self._closing.enter_context(_needed("dask").config.set(_PATIENCE))
         self.workers, self.device = workers, device
-        self._client = client
+        self._client, self._address = client, client.scheduler.address
         # The same words may mean another answer: a trial that failed is tried again.
         self._executor = client.get_executor(pure=False)
 
@@ -75,7 +79,15 @@ class Cluster(Executor):
         return self._client.dashboard_link or None
 
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
-        """Have it done by a worker."""
+        """Have it done by a worker.
+
+        Raises:
+            RuntimeError: the cluster is closed, or nobody answers there any more.
+        """
+        while self._client.status == "connecting":  # Dask has lost its scheduler and looks for it
+            time.sleep(_LOOK)
+        if self._client.status not in ("running", "newly-created"):
+            raise RuntimeError(f"nobody answers at {self._address} any more")
         return self._executor.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -90,14 +102,15 @@ class Cluster(Executor):
             self._closing.close()
 
     def __repr__(self) -> str:
-        workers = "any number of" if self.workers is None else self.workers
-        return f"Cluster({workers} workers, dashboard at {self.dashboard})"
+        many = self.workers is None
+        workers = "any number of workers" if many else counted(self.workers, "worker")
+        return f"Cluster({workers}, dashboard at {self.dashboard})"
 
     def _repr_html_(self) -> str:
         link = self.dashboard
         if link is None:
             return escape(repr(self))
-        workers = "" if self.workers is None else f" of {self.workers} workers"
+        workers = "" if self.workers is None else f" of {counted(self.workers, 'worker')}"
         return f'Cluster{workers}: <a href="{escape(link)}" target="_blank">{escape(link)}</a>'
 
 
@@ -184,7 +197,7 @@ def at(address: str, timeout: float = 30, device: str | None = None) -> Cluster:
 
     Args:
         address: of its scheduler, such as "tcp://10.0.0.1:8786".
-        timeout: seconds to wait for an answer.
+        timeout: seconds to wait for an answer, now and when it is lost later.
         device: a torch device of its workers; by default that of the lab.
 
     Raises:

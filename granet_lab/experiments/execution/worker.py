@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,8 @@ from granet_lab.experiments.execution import gpus
 
 
 class Ready(WorkerPlugin):
-    """One thread where torch is not told how many, and one of its owner's GPUs.
+    """One thread where torch is not told how many, and one of its owner's GPUs. Ctrl-C, which
+    reaches all processes of a shell, is for the one that waits.
 
     Args:
         owner: a name for those whose workers share the GPUs.
@@ -25,6 +27,7 @@ class Ready(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Once in each worker process."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         torch.set_num_threads(1)
         if self._shared:
             gpus.take_one(self._owner, self._shared)

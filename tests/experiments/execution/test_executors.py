@@ -1,10 +1,13 @@
 """What ``lab.measure`` promises, on everything that may do its work."""
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 
 import cloudpickle
@@ -193,6 +196,81 @@ def test_a_cluster_that_is_there_already_goes_on_without_us(lab, dask):
 def test_an_address_where_nobody_answers_is_an_error():
     with pytest.raises(OSError, match=r"127\.0\.0\.1:9"):
         clusters.at("tcp://127.0.0.1:9", timeout=1)
+
+
+@pytest.fixture
+def others(tmp_path):
+    """The scheduler of somebody else's cluster, which has one worker; and its address."""
+    told = tmp_path / "scheduler.json"
+    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
+    words += ["--port", "0", "--scheduler-file", str(told)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = subprocess.Popen(words, **quiet)
+    words = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-dashboard"]
+    words += ["--nthreads", "1", "--scheduler-file", str(told)]
+    worker = subprocess.Popen(words, **quiet)
+    try:
+        yield scheduler, wait_for(lambda: told.exists() and json.loads(told.read_text())["address"])
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
+
+
+def wait_for(what, seconds=120):
+    """What comes true at last."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found
+
+
+def test_a_scheduler_that_dies_is_an_error_in_a_line(lab, others):
+    scheduler, address = others
+    endless = replace(RECIPE, epochs=100_000, milestones=())
+    trials = gl.grid(endless, epoch=1, rate=0.5, seed=[0, 1, 2], recovery_epochs=1)
+
+    def soon():
+        wait_for(lambda: list(lab.path.glob("*/history.jsonl")))
+        scheduler.kill()
+
+    with clusters.at(address, timeout=3) as cluster, ThreadPoolExecutor(1) as executor:
+        killing = executor.submit(soon)
+        with pytest.raises(RuntimeError, match=f"takes no work: .*nobody answers at {address} any"):
+            lab.measure(trials, cluster, progress=False)
+        killing.result()
+
+
+SCRIPT = """
+import sys
+import granet_lab as gl
+from granet_lab.experiments.execution import clusters
+
+if __name__ == "__main__":
+    endless = gl.recipes.digits(model="mlp", epochs=100_000, milestones=(), train_size=200)
+    with clusters.local(2) as cluster:
+        trials = gl.grid(endless, epoch=1, rate=0.5, seed=[0, 1], recovery_epochs=1)
+        gl.Lab(sys.argv[1], device="cpu").measure(trials, cluster, progress=False)
+"""
+
+
+def test_ctrl_c_is_heard_by_who_waits_and_by_nobody_else(tmp_path):
+    script, store = tmp_path / "script.py", tmp_path / "runs"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(store)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    wait_for(lambda: list(store.glob("*/history.jsonl")))
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert told.count("Traceback") == 1
+    assert told.rstrip().endswith("KeyboardInterrupt")
+    assert process.returncode == -signal.SIGINT
 
 
 def test_closing_leaves_no_process_behind():
