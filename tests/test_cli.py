@@ -266,7 +266,8 @@ def test_compare_tells_what_could_not_be_trained(run, define, caplog):
     define(CRITERIA, broken)
     words = ("compare", *TINY, "--method", "static,criterion=broken", "gmp", "--sparsity", "0.8")
     code, out, err = run(*words, "--seed", "0", "--workers", "1")
-    assert code == 0
+    assert code == 1
+    assert "granet-lab: 1 of 3 runs failed, and is in no mean" in err
     assert "static,criterion=broken 0.8: ValueError: no score today" in err + caplog.text
     assert [line for line in out.splitlines() if "| gmp | **" in line]
 
@@ -302,6 +303,26 @@ def test_train_says_in_words_that_a_run_diverged(run, caplog):
     _, out, err = run("train", *TINY, "lr=1e9")
     assert "diverged" in out + err + caplog.text
     assert "nan%" not in out
+
+
+def test_measure_tells_what_could_not_be_measured_and_ends_with_an_error(run, define):
+    def moody(context):
+        raise ValueError("no score today")
+
+    define(CRITERIA, moody)
+    code, out, err = measure(run, "--criterion", "moody", "magnitude")
+    assert code == 1
+    assert "granet-lab: 4 of 8 trials failed, and are in no mean" in err
+    assert "magnitude" in out
+    assert (gl.read_table("t.csv").status == "failed").sum() == 4
+    del CRITERIA._entries["moody"]
+    assert measure(run)[0] == 0
+
+
+def test_measure_tells_what_diverged(run):
+    code, out, _ = measure(run, "--set", *TINY[1:], "lr=1e9")
+    assert code == 0
+    assert "2 of 4 trials diverged, and are in no mean" in out
 
 
 def measure(run, *words):

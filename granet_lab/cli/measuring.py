@@ -9,7 +9,8 @@ from typing import Any, Literal
 import tyro
 
 from granet_lab import typed
-from granet_lab.cli.common import LAB, Settings
+from granet_lab.cli.common import LAB, Settings, tell_gaps
+from granet_lab.wording import counted
 
 # What a printed table tells apart, if there is more than one of it.
 _TOLD = ("method", "pretrained_sparsity", "criterion", "scope", "granularity", "layers", "dense")
@@ -81,7 +82,8 @@ def measure(
 ) -> None:
     """Prune at epochs, train on, and measure how much comes back.
 
-    Every combination of the values is a trial; what is measured already is not done again.
+    Every combination of the values is a trial; what is measured already is not done again. Exits
+    with 1 if some could not be measured.
     Example: granet-lab measure digits --epoch 10 30 50 --rate 0.5 0.9 --regrow none gradient
 
     Args:
@@ -136,7 +138,9 @@ def measure(
             precision=one.precision if precision is None else precision,
         )
     if shard is not None:
+        everything = len(trials)
         trials = packing.shard(trials, *typed.part(shard))
+        print(f"part {shard}: {len(trials)} of {counted(everything, 'trial')}")
     table = place.measure(trials, workers=workers, stack=stack)
     for value in ("plasticity", "final_gap"):
         if table[value].notna().any():
@@ -144,6 +148,7 @@ def measure(
             print(_pivot(table, value))
     if csv is not None:
         print(f"\n{write_table(table, csv, place.device)}")
+    tell_gaps(table, "trial")
 
 
 def compare(
@@ -162,7 +167,7 @@ def compare(
 ) -> None:
     """Train in several sparse ways, and dense, and print the accuracies and what they cost.
 
-    Runs that are finished already are not trained again.
+    Runs that are finished already are not trained again. Exits with 1 if some could not be trained.
     Example: granet-lab compare digits --method gmp granet gentle:granet,regrow_fraction=0.1
 
     Args:
@@ -188,9 +193,11 @@ def compare(
     print(plots.method_table(table))
     if csv is not None:
         print(f"\n{write_table(table, csv, place.device)}")
+    tell_gaps(table, "run")
 
 
 def _pivot(table: Any, value: str) -> str:
-    table = table[table[value].notna()].assign(regrow=table.regrow.fillna("none"))
+    table = table.assign(regrow=table.regrow.fillna("none"))
     rows = [n for n in _TOLD if table[n].nunique() > 1 or n in ("rate", "regrow")]
-    return table.groupby([*rows, "epoch"])[value].mean().unstack().round(2).to_string()
+    known = table[table[value].notna()]
+    return known.groupby([*rows, "epoch"])[value].mean().unstack().round(2).to_string()

@@ -24,6 +24,7 @@ class Tries:
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._counts: Counter[Hashable] = Counter()
+        self._told: set[tuple[str, str]] = set()
         self._again: defaultdict[tuple[str, str], list[Work]] = defaultdict(list)
 
     def __contains__(self, work: Work) -> bool:
@@ -45,8 +46,12 @@ class Tries:
         return True
 
     def tell(self) -> None:
-        """Say what is tried again: in one line what failed for the same reason."""
+        """Say what is tried again: in one line what failed for the same reason, and no reason
+        twice."""
         for (kind, why), works in self._again.items():
+            if (kind, why) in self._told:
+                continue
+            self._told.add((kind, why))
             one = f"{kind} {identity(works[0])} is"
             many = f"{counted(len(works), kind)} are"
             self._warn(f"{one if len(works) == 1 else many} tried again: {why}")

@@ -40,5 +40,6 @@ def test_what_failed_for_the_same_reason_is_told_in_one_line(tries, said):
         f"trial {identity(TRIALS[2])} is tried again: no score",
         f"run {identity(RECIPE)} is tried again: no room",
     ]
+    tries.once_more(TRIALS[2], "no room")
     tries.tell()
     assert len(said) == 3
