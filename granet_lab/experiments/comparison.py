@@ -11,6 +11,7 @@ import pandas as pd
 
 from granet_lab import checks
 from granet_lab.experiments.store import LAYER, Run
+from granet_lab.experiments.tidy import versions
 from granet_lab.sparsity import cost, methods
 from granet_lab.sparsity.cost import LayerCost
 from granet_lab.sparsity.methods import METHODS
@@ -39,6 +40,7 @@ _COLUMNS = [
     "note",
     "run",
     "stacked",
+    "version",
 ]
 
 
@@ -134,6 +136,7 @@ def _row(
         "note": "",
         "run": run.path.name,
         "stacked": any(row.get("stacked", False) for row in run.rows()),
+        "version": versions(run.rows()),
     }
     if failure:
         return row | {"status": "failed", "note": failure}

@@ -144,12 +144,19 @@ def unsealed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def set_aside(damaged: DamagedFile, path: Path) -> None:
-    """Rename a damaged file, so that it is kept to be looked at but not read again."""
+    """Rename a damaged file, so that it is kept to be looked at but not read again.
+
+    Where that cannot be done, in a store that may only be read say, it stays and is passed over.
+    """
     aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
     try:
         os.replace(path, aside)
     except FileNotFoundError:
         return  # another process was faster
+    except OSError as error:
+        why = error.strerror or error
+        logger.warning("%s; it is passed over, and cannot be set aside: %s", damaged, why)
+        return
     logger.warning("%s; it is kept as %s and computed anew", damaged, aside.name)
 
 

@@ -207,9 +207,9 @@ class Lab(Views):
             ``sparsity`` (at the end), ``test_acc`` (at the end, in percent), ``inference_flops``
             and ``training_flops`` relative to the dense run, ``exploration``,
             ``initial_sparsity``, ``regrow_fraction`` (0: nothing regrows), ``seconds``,
-            ``epochs`` (of one training), ``status``, ``note``, ``run``, ``stacked``. The dense
-            runs are there once, at sparsity 0. ``plots.method_summary`` averages over the seeds,
-            with intervals.
+            ``epochs`` (of one training), ``status``, ``note``, ``run``, ``stacked``, ``version``.
+            The dense runs are there once, at sparsity 0. ``plots.method_summary`` averages over
+            the seeds, with intervals.
 
         Raises:
             OSError: the folder cannot be written.
@@ -239,6 +239,7 @@ class Lab(Views):
         bad = table[table["status"] != "ok"]
         which = bad["method"] + " " + bad["asked_sparsity"].astype(str)
         remarks.on_status(bad.assign(note=which + ": " + bad["note"]), "run")
+        remarks.on_versions(table)
         return table
 
     def weights(self, trials: Iterable[Trial] | Trial) -> pd.DataFrame:

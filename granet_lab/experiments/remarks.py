@@ -26,13 +26,19 @@ def on_status(table: pd.DataFrame, what: str) -> None:
 
 
 def on_versions(table: pd.DataFrame) -> None:
-    """Rows that were computed under different versions."""
-    counts = table.loc[table.status == "ok", "version"].value_counts()
-    if len(counts) > 1:
-        told = [
-            f"{counted(n, 'row')} by {name or 'an earlier version'}" for name, n in counts.items()
-        ]
-        logger.warning("the table mixes versions: %s", "; ".join(told))
+    """Rows that were computed under different versions, or branch from runs that were.
+
+    Args:
+        table: has ``status`` and ``version``, and ``trunk_version`` where there are trunks.
+    """
+    good = table[table.status == "ok"]
+    trunks = good.get("trunk_version", good.version)
+    same = (trunks == "") | (trunks == good.version)
+    ways = good.version.replace("", "an earlier version") + (" on runs by " + trunks).mask(same, "")
+    counts = ways.value_counts()
+    if len(counts) > 1 or not same.all():
+        told = "; ".join(f"{counted(n, 'row')} by {way}" for way, n in counts.items())
+        logger.warning("the table mixes versions: %s", told)
 
 
 def _on_empty_layers(table: pd.DataFrame, what: str) -> None:

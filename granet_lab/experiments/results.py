@@ -91,7 +91,7 @@ class _Shelf:
         path = self.run.path / "history.jsonl"
         was_there = path.exists()
         rows, before = self.run.rows(), self.rows
-        if was_there and not rows and not path.exists():
+        if was_there and not rows:
             damaged.append(str(path))
         self.rows = rows
         return rows != before

@@ -14,7 +14,7 @@ import pandas as pd
 
 from granet_lab.datasets import Dataset
 from granet_lab.experiments import checkpoints, files
-from granet_lab.experiments.environment import environment
+from granet_lab.experiments.environment import environment, version
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.sparsity import Masks, analysis
@@ -39,6 +39,7 @@ HISTORY = [
     "exploration",
     "training_flops",
     "stacked",
+    "version",
 ]
 
 
@@ -72,8 +73,8 @@ class Run:
         ``regrown`` in the epoch; ``survival``, the fraction of what one update brought back that
         the next one left in place; ``exploration``, the fraction of the weights that was ever
         active; ``training_flops`` so far; ``stacked``, whether the network was trained in a stack
-        with others; the sparsity of each layer as ``sparsity/<name of the parameter>``. Runs of
-        earlier versions have NaN or nothing there.
+        with others; ``version``, with what; the sparsity of each layer as
+        ``sparsity/<name of the parameter>``. Runs of earlier versions have NaN or nothing there.
         """
         rows = self.rows()
         table = pd.DataFrame(rows)
@@ -239,7 +240,7 @@ class Run:
         if row["epoch"] != len(rows):
             return False
         unknown = (k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v))
-        rows.append(row | dict.fromkeys(unknown))
+        rows.append(row | dict.fromkeys(unknown) | {"version": version()})
         # Another process may be ahead of this one: a longer history is never shortened.
         ahead = len(self.rows()) >= len(rows)
         if not ahead:

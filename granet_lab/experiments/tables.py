@@ -12,7 +12,7 @@ from granet_lab.experiments import files
 from granet_lab.experiments.environment import environment
 
 # Columns of words that may look like numbers or be empty.
-_TEXTS = ("milestones", "note", "dense", "version")
+_TEXTS = ("milestones", "note", "dense", "version", "trunk_version")
 
 
 def write_table(table: pd.DataFrame, path: str | Path, device: str = "cpu", **facts: Any) -> Path:

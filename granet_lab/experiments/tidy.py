@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -50,6 +51,7 @@ COLUMNS = [
     "stacked",
     "precision",
     "version",
+    "trunk_version",
 ]
 
 
@@ -97,9 +99,15 @@ def answer_columns(
         "acc_after": after,
         "acc_trunk": unpruned.get(trial.epoch + trial.recovery_epochs),
         "acc_final_unpruned": final,
+        "trunk_version": versions(trunk),
         "plasticity": _difference(after, before) if frozen else None,
         "final_gap": None if frozen else _difference(after, final),
     }
+
+
+def versions(history: Iterable[dict[str, Any]]) -> str:
+    """With what the rows of a history were made, in their order; empty if they do not say."""
+    return " + ".join(dict.fromkeys(row["version"] for row in history if row.get("version")))
 
 
 def _difference(a: float | None, b: float | None) -> float | None:
@@ -114,5 +122,6 @@ def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table[numbers] = table[numbers].astype(float)
     # Earlier versions trained every network alone.
     table["stacked"] = table["stacked"].eq(True)
-    table["version"] = table["version"].astype(object).fillna("")
+    for name in ("version", "trunk_version"):
+        table[name] = table[name].astype(object).fillna("")
     return with_none(table)

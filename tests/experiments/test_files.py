@@ -293,6 +293,19 @@ def test_setting_aside_what_another_process_took_is_no_error(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_what_cannot_be_set_aside_stays_and_is_named(tmp_path, monkeypatch, caplog):
+    def refused(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    path = tmp_path / "a.json"
+    path.write_bytes(b"torn")
+    monkeypatch.setattr(os, "replace", refused)
+    set_aside(DamagedFile(path, "it is empty"), path)
+    assert path.read_bytes() == b"torn"
+    told = f"{path} is damaged: it is empty; it is passed over, and cannot be set aside: Read-only"
+    assert told in caplog.text
+
+
 def test_checking_a_folder_leaves_nothing_behind(tmp_path):
     (tmp_path / "mine").write_text("x")
     check_writable(tmp_path)

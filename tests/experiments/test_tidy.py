@@ -30,7 +30,7 @@ def table(lab, trials):
 
 
 def test_later_columns_stand_at_the_end():
-    assert COLUMNS[COLUMNS.index("trial") + 1 :] == [*LATE, "version"]
+    assert COLUMNS[COLUMNS.index("trial") + 1 :] == [*LATE, "version", "trunk_version"]
 
 
 def test_the_columns_say_what_a_trial_asks_for(table):
@@ -104,7 +104,10 @@ def test_answers_are_read_off_the_trunk_and_the_curve(recipe):
     (remaining,) = gl.grid(recipe, epoch=1, rate=0.5, lr="remaining")
     trunk = [{"epoch": e, "test_acc": 10.0 * e} for e in range(5)]
     curve = [{"test_acc": 3.0}, {"test_acc": 7.0}, {"test_acc": 25.0}]
+    for row, made in zip(trunk, [None, "one", "one", "two", "one"], strict=True):
+        row |= {"version": made} if made else {}
     common = {"acc_before": 10, "acc_pruned": 3, "acc_after": 25, "acc_final_unpruned": 40}
+    common["trunk_version"] = "one + two"
     assert answer_columns(trunk, frozen, curve, whole=True) == {
         **common,
         "acc_trunk": 30,

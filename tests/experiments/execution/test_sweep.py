@@ -17,7 +17,7 @@ from sweeping import RECIPE, asked, numbers
 
 import granet_lab as gl
 from granet_lab.datasets import AUGMENTATIONS, DATASETS
-from granet_lab.experiments import files
+from granet_lab.experiments import files, store
 from granet_lab.experiments.execution import following, tasks
 from granet_lab.experiments.identity import identity
 from granet_lab.experiments.trainings import train
@@ -419,6 +419,24 @@ def test_rows_of_several_versions_are_told_apart_and_warned_of(lab, recipe, capl
     assert list(table.version) == ["granet_lab 0.0.9, torch 2.0", "", first.version[2]]
     for name in ("granet_lab 0.0.9, torch 2.0", "an earlier version", first.version[2]):
         assert f"1 row by {name}" in caplog.text
+
+
+def test_rows_on_runs_of_another_version_are_told_apart_and_warned_of(lab, recipe, caplog):
+    """The run was begun by one version, gone on with by a second, and the trials are of a third."""
+    trials, run = asked(recipe)[:3], lab.run(asked(recipe)[0].recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, epochs in (("the first", 2), ("the second", 5)):
+            patch.setattr(store, "version", lambda name=name: name)
+            rows = train(run)
+            for _ in range(epochs):
+                next(rows, None)
+            rows.close()
+    assert run.history.version.tolist() == ["the first"] * 3 + ["the second"] * 2
+    table = lab.measure(trials, workers=1, progress=False)
+    assert set(table.trunk_version) == {"the first + the second"}
+    assert f"3 rows by {table.version[0]} on runs by the first + the second" in caplog.text
+    again = gl.read_table(gl.write_table(table, lab.path / "t.csv"))
+    assert again.trunk_version.tolist() == table.trunk_version.tolist()
 
 
 def test_a_run_that_diverges_on_its_way_back_to_where_it_stood_fails(lab, recipe, monkeypatch):
