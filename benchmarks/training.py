@@ -28,6 +28,7 @@ from granet_lab.sparsity import cost, methods
 from granet_lab.training import loop
 from granet_lab.training.arithmetic import arithmetic, emulated
 from granet_lab.training.dynamics import factors_of
+from granet_lab.training.evaluation import evaluate
 from granet_lab.training.limits import limits, needs
 from granet_lab.training.recipe import Recipe
 
@@ -181,9 +182,9 @@ class Training:
         next(loop.fit(self._state, asked, self._few, self._recipe.epochs))
 
     def test(self, images: int) -> None:
-        """Through ``loop.evaluate``."""
+        """Through ``evaluate``."""
         some = replace(self._few, test=self._data.test.first(images))
-        loop.evaluate(self._state, self._recipe, some)
+        evaluate(self._state, self._recipe, some)
 
     @torch.no_grad()
     def test_at_once(self, images: int) -> None:

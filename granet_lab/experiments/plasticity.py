@@ -18,6 +18,7 @@ from granet_lab.sparsity.pruning import empty_note, emptying_allowed
 from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.training import loop
 from granet_lab.training.arithmetic import arithmetic
+from granet_lab.training.evaluation import evaluate
 from granet_lab.training.state import TrainState
 
 # What a recovery curve says of an epoch.
@@ -111,7 +112,7 @@ class Measurement:
         self._layers = _layers(before, kept, state.masks)
         self._row |= {"sparsity": kept.sparsity, "sparsity_after": state.masks.sparsity}
         self._row["note"] = empty_note(kept.empty_layers())
-        found = loop.evaluate(state, self.trial.recipe, images)
+        found = evaluate(state, self.trial.recipe, images, self.pulse)
         self._seconds += time.perf_counter() - started
         self._tell(0, found)
         return state

@@ -20,7 +20,7 @@ from granet_lab.experiments.identity import SCHEMA, describe, identity
 from granet_lab.sparsity import Masks, analysis
 from granet_lab.training import loop, stacked
 from granet_lab.training.recipe import Recipe
-from granet_lab.training.state import Diverged, TrainState
+from granet_lab.training.state import Diverged, Pulse, TrainState
 
 HISTORY = [
     "epoch",
@@ -100,7 +100,7 @@ class Run:
         rows = self.rows()
         return rows[-1].get("diverged") if rows else None
 
-    def load(self, epoch: int, device: str = "cpu", pulse: loop.Pulse = None) -> TrainState:
+    def load(self, epoch: int, device: str = "cpu", pulse: Pulse = None) -> TrainState:
         """The network as it was after ``epoch`` epochs, optimizer and masks included.
 
         An epoch whose checkpoint was not kept, or is damaged, is reached again by training on from
@@ -252,9 +252,7 @@ class Run:
         """Write a checkpoint."""
         checkpoints.write(self.checkpoint_path(state.epoch), state)
 
-    def _train_again(
-        self, state: TrainState, images: Dataset, until: int, pulse: loop.Pulse
-    ) -> None:
+    def _train_again(self, state: TrainState, images: Dataset, until: int, pulse: Pulse) -> None:
         """Train on, each epoch as it was trained the first time: in a stack or alone."""
         rows = self.rows()
         while state.epoch < until:

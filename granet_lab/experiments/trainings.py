@@ -13,6 +13,7 @@ from granet_lab.experiments.checkpoints import Snapshot
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trained import train_alone
 from granet_lab.training import loop
+from granet_lab.training.evaluation import evaluate
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.state import Diverged, TrainState
 
@@ -78,7 +79,8 @@ class Training:
         state = self._state = run.load(max(0, len(rows) - 1), self._device, self.pulse)
         if not rows:
             row = {"epoch": 0, "seconds": 0.0, "flops": 0.0, **loop.sparseness(state)}
-            self.add(row | loop.evaluate(state, self.recipe, self.recipe.images(self._device)))
+            images = self.recipe.images(self._device)
+            self.add(row | evaluate(state, self.recipe, images, self.pulse))
         else:
             self._tell(rows[-1])
         return state

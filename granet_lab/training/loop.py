@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from granet_lab.datasets import Dataset, Split, batches
+from granet_lab.datasets import Dataset, batches
 from granet_lab.models import build
 from granet_lab.randomness import generator, seeded
 from granet_lab.sparsity import Context, Masks, batchnorm
@@ -27,17 +27,11 @@ from granet_lab.sparsity.tally import Tally
 from granet_lab.training import distributed, rewinding
 from granet_lab.training.arithmetic import arithmetic, autocast
 from granet_lab.training.dynamics import Dynamics, factors_of
+from granet_lab.training.evaluation import evaluate
 from granet_lab.training.recipe import Recipe, learning_rate
 from granet_lab.training.recording import Function, recorded
 from granet_lab.training.sgd import SGD
-from granet_lab.training.state import Diverged, TrainState
-
-# Pixels' values that are evaluated at once, on a CPU so many that its caches hold what comes of
-# them; the fewest and the most images.
-_EVALUATED = {"cpu": (250 * 3 * 32 * 32, 32, 1000)}
-_EVALUATED_ELSEWHERE = (2000 * 3 * 32 * 32, 256, 2000)
-# Called after every step; what it raises ends the training.
-Pulse = Callable[[], None] | None
+from granet_lab.training.state import Diverged, Pulse, TrainState
 
 
 def unmasked_state(recipe: Recipe, data: Dataset) -> TrainState:
@@ -155,7 +149,8 @@ def fit(
         lr: a fixed learning rate; None follows the recipe's schedule.
         follow: whether the masks change as the recipe's method says; else they stay.
         record: whether a GPU may repeat the step from a recording.
-        pulse: is called after every step; what it raises ends the training.
+        pulse: is called after every step and every block of images that is evaluated; what it
+            raises ends the training.
 
     Yields:
         One row an epoch: ``epoch`` (done), ``lr``, ``train_loss``, ``train_acc``, ``val_loss``,
@@ -179,7 +174,7 @@ def fit(
         rate = learning_rate(recipe, state.epoch) if lr is None else lr
         row = {"epoch": state.epoch + 1, "lr": rate}
         row |= _train_epoch(state, recipe, data, rate, changes, step, pulse)
-        row |= evaluate(state, recipe, data)
+        row |= evaluate(state, recipe, data, pulse)
         if changes is not None:
             row |= sparseness(state) | {"flops": changes.flops()}
         yield row | {"seconds": time.perf_counter() - started}
@@ -199,16 +194,6 @@ def dynamics(state: TrainState, recipe: Recipe, data: Dataset) -> Dynamics:
 def sparseness(state: TrainState) -> dict[str, Any]:
     """What :class:`Tally` counted since this was last asked, and ``layers``, their sparsities."""
     return state.tally.row() | {"layers": state.masks.sparsities()}
-
-
-def evaluate(state: TrainState, recipe: Recipe, data: Dataset) -> dict[str, float]:
-    """Loss and accuracy in percent on the validation and test splits, and the sparsity."""
-    row = {}
-    with arithmetic(recipe, data.device):
-        for name, split in (("val", data.validation), ("test", data.test)):
-            row[f"{name}_loss"], row[f"{name}_acc"] = _evaluate_split(state, recipe, data, split)
-        row["sparsity"] = state.masks.sparsity
-    return row
 
 
 def reestimate_batchnorm(state: TrainState, recipe: Recipe, data: Dataset) -> None:
@@ -273,26 +258,3 @@ def learn(
     hits = (outputs.detach().argmax(1) == targets).sum()
     told = torch.stack([loss.detach() * len(targets), hits])
     return told, *(parameter.grad for parameter in model.parameters())
-
-
-@torch.no_grad()
-def _evaluate_split(
-    state: TrainState, recipe: Recipe, data: Dataset, split: Split
-) -> tuple[float, float]:
-    """Loss and accuracy in percent; the device is asked for numbers only at the end."""
-    state.model.eval()
-    losses, hits = [], []
-    for images, targets in split.blocks(evaluated_at_once(split)):
-        with autocast(recipe, images.device):
-            outputs = state.model(data.normalise(images)).float()
-        losses.append(F.cross_entropy(outputs, targets, reduction="sum"))
-        hits.append((outputs.argmax(1) == targets).sum())
-    loss, correct = sum(torch.stack(losses).tolist()), int(torch.stack(hits).sum())
-    return loss / len(split), 100 * correct / len(split)
-
-
-def evaluated_at_once(split: Split, networks: int = 1) -> int:
-    """How many images networks are evaluated on at once; on a CPU always the same."""
-    values, least, most = _EVALUATED.get(split.device.type, _EVALUATED_ELSEWHERE)
-    together = 1 if split.device.type == "cpu" else networks
-    return min(most, max(least, values // math.prod(split.shape) // together))

@@ -16,6 +16,7 @@ from granet_lab.datasets import Dataset
 from granet_lab.sparsity import methods
 from granet_lab.training import loop, stackable
 from granet_lab.training.arithmetic import arithmetic
+from granet_lab.training.evaluation import evaluate
 from granet_lab.training.limits import Limits, Needs, limits, needs, wait_for
 from granet_lab.training.recipe import Recipe
 from granet_lab.training.stacked import Stack
@@ -197,7 +198,7 @@ def _test(recipe: Recipe, data: Dataset, networks: int) -> float:
         state = loop.new_state(recipe, few)
 
         def run() -> object:
-            return loop.evaluate(state, recipe, few)
+            return evaluate(state, recipe, few)
     else:
         stack = Stack(recipe, few, networks)
         for _ in range(networks):

@@ -22,14 +22,14 @@ from granet_lab.datasets import Dataset, Split
 from granet_lab.models import build
 from granet_lab.sparsity import prunable
 from granet_lab.sparsity.context import Batch
-from granet_lab.training import loop
+from granet_lab.training import evaluation, loop
 from granet_lab.training.arithmetic import arithmetic
 from granet_lab.training.dynamics import Dynamics, shown
 from granet_lab.training.lanes import Lanes
 from granet_lab.training.networks import Networks, side_by_side
 from granet_lab.training.recipe import Recipe, learning_rate
 from granet_lab.training.recording import recorded
-from granet_lab.training.state import Diverged, TrainState
+from granet_lab.training.state import Diverged, Pulse, TrainState
 
 
 def kind(recipe: Recipe) -> Hashable:
@@ -137,11 +137,11 @@ class Stack:
         self._memory.release(place, lane.state)
         self._places[place] = None
 
-    def train_epoch(self, pulse: loop.Pulse = None) -> dict[Lane, dict[str, Any] | Diverged]:
+    def train_epoch(self, pulse: Pulse = None) -> dict[Lane, dict[str, Any] | Diverged]:
         """Train every lane for an epoch, its own next one, and evaluate it.
 
         Args:
-            pulse: is called after every step; what it raises ends the training.
+            pulse: is called after every step and every block of images; what it raises ends it.
 
         Returns:
             For each lane the row of :func:`granet_lab.training.loop.fit`, its share of the time as
@@ -154,7 +154,7 @@ class Stack:
         rates = {lane: self._begin_epoch(place, lane) for place, lane in self._occupied()}
         with arithmetic(self._recipe, self._data.device):
             trained = self._train(pulse)
-        evaluated = self.evaluate()
+        evaluated = self.evaluate(pulse)
         seconds = (time.perf_counter() - started) / len(rates)
         found: dict[Lane, dict[str, Any] | Diverged] = {}
         for place, lane in self._occupied():
@@ -169,13 +169,13 @@ class Stack:
                 found[lane] |= loop.sparseness(state) | {"flops": lane.dynamics.flops()}
         return found
 
-    def evaluate(self) -> list[dict[str, float]]:
+    def evaluate(self, pulse: Pulse = None) -> list[dict[str, float]]:
         """Losses and accuracies in percent on the validation and test splits, in every place."""
         self._networks.train(False)
         rows: list[dict[str, float]] = [{} for _ in self._places]
         with arithmetic(self._recipe, self._data.device):
             for name, split in (("val", self._data.validation), ("test", self._data.test)):
-                for row, (loss, hits) in zip(rows, self._evaluate_split(split), strict=True):
+                for row, (loss, hits) in zip(rows, self._on_split(split, pulse), strict=True):
                     row[f"{name}_loss"] = loss / len(split)
                     row[f"{name}_acc"] = 100 * hits / len(split)
         return rows
@@ -207,7 +207,7 @@ class Stack:
         self._memory.rate(place, lane.rate)
         return lane.rate
 
-    def _train(self, pulse: loop.Pulse) -> list[dict[str, float]]:
+    def _train(self, pulse: Pulse) -> list[dict[str, float]]:
         """Loss and accuracy on the training batches in every place."""
         self._networks.train(True)
         sums, seen = torch.zeros(2, self.width, device=self._data.device), 0
@@ -267,10 +267,10 @@ class Stack:
         except Diverged as diverged:
             self._lost[lane] = diverged
 
-    def _evaluate_split(self, split: Split) -> list[tuple[float, float]]:
+    def _on_split(self, split: Split, pulse: Pulse) -> list[tuple[float, float]]:
         """Sum of the losses and number of hits in every place."""
         told = []
-        for images, targets in split.blocks(loop.evaluated_at_once(split, self.width)):
+        for images, targets in evaluation.blocks(split, self.width, pulse):
             (sums,) = self._judge(self._data.normalise(images), targets)
             told.append(sums.clone())
         losses, hits = torch.stack(told).cpu().double().sum(0).tolist()
@@ -278,7 +278,7 @@ class Stack:
 
 
 def fit(
-    state: TrainState, recipe: Recipe, data: Dataset, until: int, pulse: loop.Pulse = None
+    state: TrainState, recipe: Recipe, data: Dataset, until: int, pulse: Pulse = None
 ) -> Iterator[dict[str, Any]]:
     """As :func:`granet_lab.training.loop.fit`, but as a lane of a stack: on a CPU bit for bit as
     in any other stack.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from granet_lab.sparsity import Masks
 from granet_lab.sparsity.tally import Tally
 from granet_lab.training.sgd import SGD
+
+# Called after every step, and every block of images that a network is tested on; what it raises
+# ends the training.
+Pulse = Callable[[], None] | None
 
 
 class Diverged(ArithmeticError):

@@ -12,6 +12,7 @@ from granet_lab.sparsity import prunable
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.sparsity.regrowths import REGROWTHS
 from granet_lab.training import loop
+from granet_lab.training.evaluation import evaluate
 
 DIGITS = datasets.load("digits")
 
@@ -472,9 +473,9 @@ def test_accuracy_just_after_pruning_is_that_of_the_network_with_batchnorm_measu
     run, found = measure(asked[True])
     _, as_trained = measure(asked[False])
     state = operated(run, asked[False])[3]
-    assert as_trained["row"]["acc_pruned"] == loop.evaluate(state, convnet, DIGITS)["test_acc"]
+    assert as_trained["row"]["acc_pruned"] == evaluate(state, convnet, DIGITS)["test_acc"]
     loop.reestimate_batchnorm(state, convnet, DIGITS)
-    assert found["row"]["acc_pruned"] == loop.evaluate(state, convnet, DIGITS)["test_acc"]
+    assert found["row"]["acc_pruned"] == evaluate(state, convnet, DIGITS)["test_acc"]
     assert found["row"]["acc_pruned"] != as_trained["row"]["acc_pruned"]
     assert found["row"]["acc_before"] == as_trained["row"]["acc_before"]
 

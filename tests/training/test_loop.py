@@ -12,7 +12,8 @@ import granet_lab as gl
 from granet_lab import datasets, models
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.training import loop
-from granet_lab.training.loop import Diverged, context, epoch_batches, evaluate, fit, new_state
+from granet_lab.training.evaluation import evaluate
+from granet_lab.training.loop import Diverged, context, epoch_batches, fit, new_state
 
 DIGITS = datasets.load("digits")
 SPARSE = gl.methods.static(0.9)
@@ -158,22 +159,6 @@ def test_losses_and_accuracies_are_those_of_an_independent_computation(name):
         loss = -log_softmax(scores)[np.arange(len(labels)), labels].mean()
         assert row[f"{split}_acc"] == pytest.approx(100 * hits.mean())
         assert row[f"{split}_loss"] == pytest.approx(loss, rel=1e-4)
-
-
-def test_evaluation_in_parts_gives_the_same_numbers(recipe, monkeypatch):
-    state, _ = train(recipe)
-    whole = evaluate(state, recipe, DIGITS)
-    monkeypatch.setattr(loop, "_EVALUATED", {"cpu": (7 * 64, 1, 7)})
-    assert evaluate(state, recipe, DIGITS) == pytest.approx(whole, rel=1e-5)
-
-
-def test_evaluation_changes_nothing():
-    recipe = gl.recipes.digits(epochs=1, milestones=(), train_size=100)
-    state, _ = train(recipe, until=1)
-    before = tensors(state)
-    evaluate(state, recipe, DIGITS)
-    assert all(torch.equal(value, before[name]) for name, value in tensors(state).items())
-    assert (state.epoch, state.step) == (1, 2)
 
 
 def test_training_twice_gives_the_same_bits(recipe):

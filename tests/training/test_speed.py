@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import granet_lab as gl
-from granet_lab.training import loop
+from granet_lab.training import evaluation, loop
 from granet_lab.training.speed import seconds_per_epoch
 
 
@@ -34,7 +34,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now, self.steps, self.tested = 0.0, [], []
-        train, test = loop._train_epoch, loop._evaluate_split
+        train, test = loop._train_epoch, evaluation._on_split
 
         def train_epoch(state, recipe, data, *rest):
             self.steps.append(loop.steps_per_epoch(recipe, data))
@@ -42,13 +42,13 @@ class Clock:
             self.now += self.steps[-1] * (1 if state.epoch else 100)
             return train(state, recipe, data, *rest)
 
-        def evaluate(state, recipe, data, split):
+        def evaluate(state, recipe, data, split, pulse):
             self.tested.append(len(split))
             self.now += len(split) / 1000
-            return test(state, recipe, data, split)
+            return test(state, recipe, data, split, pulse)
 
         monkeypatch.setattr(loop, "_train_epoch", train_epoch)
-        monkeypatch.setattr(loop, "_evaluate_split", evaluate)
+        monkeypatch.setattr(evaluation, "_on_split", evaluate)
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
 
