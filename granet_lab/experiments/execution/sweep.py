@@ -242,7 +242,7 @@ class _Sweep:
             return self._answered(task, future)
         error = _error(future)
         self.suspects -= set(task)
-        told = dict.fromkeys(task, one_line(error)) if error is not None else future.result()
+        told = dict.fromkeys(task, _why(error)) if error is not None else future.result()
         failed = {w: why for w, why in told.items() if not tasks.done(self.root, w)}
         if self.stopped:
             return []
@@ -262,7 +262,7 @@ class _Sweep:
         if error is None:
             self.rooms.answer(question, future.result())
         elif self.tries.used_up(question.kind):
-            self.rooms.give_up(question, one_line(error))
+            self.rooms.give_up(question, _why(error))
         return question.waiting
 
     def _fail(self, failed: Mapping[Work, str], branches: dict[Recipe, list[Trial]]) -> None:
@@ -283,6 +283,12 @@ class _Sweep:
 def _error(future: Future) -> BaseException | None:
     """How a task ended that is done; None if it ended well."""
     return CancelledError("it was cancelled") if future.cancelled() else future.exception()
+
+
+def _why(error: BaseException) -> str:
+    """For a table. What Dask says of a worker that died is a paragraph, and names the task."""
+    died = type(error).__name__ == "KilledWorker"
+    return "its worker process died" if died else one_line(error)
 
 
 def _works(task: Task) -> Iterable[Work]:

@@ -172,6 +172,7 @@ def test_what_kills_every_worker_of_dask_fails_alone(lab, recipe, define):
     assert dask_config.get(PATIENCE) == before
     status = table.groupby("criterion").status.agg(set).to_dict()
     assert status == {"lethal": {"failed"}, "magnitude": {"ok"}}
+    assert set(table.note) == {"its worker process died", ""}
 
 
 def test_the_dashboard_is_told(lab, dask, capsys, monkeypatch):
