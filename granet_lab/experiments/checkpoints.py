@@ -45,6 +45,32 @@ class Snapshot:
         digest = _digest(self.tensors, self.place)
         files.write(path, save(self.tensors, {**self.place, "sha256": digest}))
 
+    def fits(self, state: TrainState) -> bool:
+        """Whether it is of a network like that of a state."""
+        target = _tensors(state)
+        return target.keys() == self.tensors.keys() and all(
+            target[n].shape == t.shape and target[n].dtype == t.dtype
+            for n, t in self.tensors.items()
+        )
+
+    def fill(self, state: TrainState) -> TrainState:
+        """Make a fresh state of the same recipe this one."""
+        with torch.no_grad():
+            for name, tensor in _tensors(state).items():
+                if name.partition("/")[0] not in _MASKS:
+                    tensor.copy_(self.tensors[name])
+        found = {
+            kind: Masks({n: self._mask(f"{kind}/{n}", m.device) for n, m in masks.items()})
+            for kind, masks in _all_masks(state).items()
+        }
+        state.masks = found.pop("masks")
+        state.tally = Tally(**found) if found else Tally.begin(state.masks)
+        state.epoch, state.step = int(self.place["epoch"]), int(self.place["step"])
+        return state
+
+    def _mask(self, name: str, device: torch.device) -> Tensor:
+        return self.tensors[name].to(device, copy=True)
+
 
 def write(path: Path, state: TrainState) -> None:
     """Write a state; the file appears whole or not at all."""
@@ -59,24 +85,10 @@ def read(path: Path, state: TrainState) -> TrainState:
         DamagedFile: not a safetensors file, its contents do not match its checksum, or it
             belongs to another network. ``state`` is untouched then.
     """
-    tensors, place = _verified(path)
-    target = _tensors(state)
-    if target.keys() != tensors.keys() or any(
-        target[n].shape != t.shape or target[n].dtype != t.dtype for n, t in tensors.items()
-    ):
+    found = Snapshot(*_verified(path))
+    if not found.fits(state):
         raise DamagedFile(path, "its tensors are not those of this network")
-    with torch.no_grad():
-        for name, tensor in target.items():
-            if name.partition("/")[0] not in _MASKS:
-                tensor.copy_(tensors[name])
-    found = {
-        kind: Masks({n: tensors[f"{kind}/{n}"].to(m.device) for n, m in masks.items()})
-        for kind, masks in _all_masks(state).items()
-    }
-    state.masks = found.pop("masks")
-    state.tally = Tally(**found) if found else Tally.begin(state.masks)
-    state.epoch, state.step = int(place["epoch"]), int(place["step"])
-    return state
+    return found.fill(state)
 
 
 def epoch_of(path: Path) -> int:

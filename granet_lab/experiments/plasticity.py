@@ -8,6 +8,7 @@ from typing import Any
 
 from granet_lab.datasets import Dataset
 from granet_lab.experiments.environment import device_name, version
+from granet_lab.experiments.loading import Load
 from granet_lab.experiments.store import Run, complete
 from granet_lab.experiments.tidy import answer_columns, trial_columns
 from granet_lab.experiments.trained import train_alone
@@ -60,6 +61,7 @@ class Measurement:
         device: a torch device.
         report: is called with the curve so far as each epoch ends.
         pulse: is called after every step; what it raises ends the training.
+        load: how the run's network is had; see :class:`granet_lab.experiments.loading.Loader`.
 
     Attributes:
         trial: as given.
@@ -81,9 +83,11 @@ class Measurement:
         device: str = "cpu",
         report: Callable[[list[dict[str, Any]]], None] | None = None,
         pulse: Callable[[], None] | None = None,
+        load: Load = Run.load,
     ) -> None:
         self.recipe = trial.recipe
         self._run, self.trial, self._device, self._report = run, trial, device, report
+        self._load = load
         self.lr = trial.learning_rate if trial.lr == "frozen" else None
         self.until = trial.epoch + trial.recovery_epochs
         self._trunk = run.rows()  # now: the folder may be taken away while this goes on
@@ -106,7 +110,7 @@ class Measurement:
         """
         started = time.perf_counter()
         images = self.trial.recipe.images(self._device)
-        state = self._state = self._run.load(self.trial.epoch, self._device, self.pulse)
+        state = self._state = self._load(self._run, self.trial.epoch, self._device, self.pulse)
         before, kept = operate_(state, self.trial, images)
         self._born = analysis.regrown(kept, state.masks)
         self._layers = _layers(before, kept, state.masks)

@@ -21,6 +21,7 @@ from granet_lab.experiments.execution.progress import named
 from granet_lab.experiments.execution.telling import Stopped, Teller, is_set
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import SCHEMA, describe, identity
+from granet_lab.experiments.loading import Loader
 from granet_lab.experiments.plasticity import Measurement
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.trained import train_alone, train_together
@@ -43,6 +44,8 @@ _WAIT = 0.3
 # One task at a time in a process, however many threads an executor has there: how torch computes is
 # said for the whole process.
 _TURN = threading.Lock()
+# What a process has trained again last is there for its next task, too.
+_LOADER = Loader()
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,9 @@ class _Task:
 
         try:
             if isinstance(work, Trial):
-                yield Measurement(run, work, device, lambda c: tell(len(c) - 1, c), check)
+                yield Measurement(
+                    run, work, device, lambda c: tell(len(c) - 1, c), check, _LOADER.load
+                )
             else:
                 keep = self._keep.get(work)
                 training = Training(run, device, keep, lambda row: tell(row["epoch"]), check)
