@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from granet_lab.experiments import checkpoints, files
+from granet_lab.experiments.execution import claims, progress
 from granet_lab.experiments.execution.telling import NOTES
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import identity, restore
@@ -76,7 +77,12 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     try:
         recipe = restore(Recipe, files.read_json(folder / "recipe.json")["recipe"])
     except FileNotFoundError:
-        yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
+        if under_way(folder) or _new(folder):
+            yield Finding(folder, UNFINISHED, "it has no recipe.json yet")
+        elif (folder / "recipe.json").exists():  # somebody has begun and ended it meanwhile
+            yield from _run(root, folder)
+        else:
+            yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
         return
     except (ValueError, KeyError, TypeError) as error:
         yield _unreadable(folder / "recipe.json", error)
@@ -86,17 +92,40 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
         yield Finding(folder, ORPHANED, f"its recipe belongs into {run.path.name}")
         return
     yield from _environment(folder)
-    rows: list[dict[str, Any]] = []
+    # Listed before the history is read: somebody at work writes a row, then its checkpoint.
+    listed = sorted(folder.glob("checkpoints/*.safetensors"))
+    history = folder / "history.jsonl"
+    rows: list[dict[str, Any]] | None = None
     try:
         rows = run.read_rows()
     except DamagedFile as damaged:
-        yield Finding(folder / "history.jsonl", DAMAGED, _words(damaged, folder / "history.jsonl"))
-    yield from _checkpoints(run, rows)
+        yield Finding(history, DAMAGED, _words(damaged, history))
+    # Where the history is damaged, or was, the checkpoints are made anew together with it.
+    lost = rows is None or any(folder.glob(f"{history.name}.damaged-*"))
+    yield from _checkpoints(run, listed, recipe.epochs + 1 if lost else len(rows))
     yield from _trials(run, Run.trial_path)
     yield from _trials(run, Run.failure_path)
-    if not complete(recipe, rows):
+    if rows is not None and not complete(recipe, rows):
         done = max(0, len(rows) - 1)
         yield Finding(folder, UNFINISHED, f"{done} of {recipe.epochs} epochs are trained")
+
+
+def _beyond(run: Run, epoch: int) -> bool:
+    """Whether the history, looked at again, does not come to an epoch, and nobody is on the way."""
+    return not under_way(run.path) and epoch >= len(run.read_rows())
+
+
+def under_way(folder: Path) -> bool:
+    """Whether a process that may still be there works in a run's folder."""
+    claimed = claims.held(folder) and _age(claims.path_of(folder)) < _ABANDONED
+    return claimed or progress.busy(folder)
+
+
+def _new(folder: Path) -> bool:
+    """Whether a run's folder was made a while ago at most, and nothing in it yet: its recipe comes
+    first."""
+    made = {path.name for path in folder.glob("*")} - {NOTES, "environment.json"}
+    return _age(folder) < _ABANDONED and all(name.startswith(".") for name in made)
 
 
 def _environment(folder: Path) -> Iterator[Finding]:
@@ -109,8 +138,9 @@ def _environment(folder: Path) -> Iterator[Finding]:
         yield Finding(path, DAMAGED, _words(damaged, path))
 
 
-def _checkpoints(run: Run, rows: list[dict[str, Any]]) -> Iterator[Finding]:
-    for path in sorted(run.path.glob("checkpoints/*.safetensors")):
+def _checkpoints(run: Run, listed: list[Path], reached: int) -> Iterator[Finding]:
+    """Damage, and epochs that the history does not reach."""
+    for path in listed:
         try:
             epoch = checkpoints.epoch_of(path)
         except DamagedFile as damaged:
@@ -120,7 +150,7 @@ def _checkpoints(run: Run, rows: list[dict[str, Any]]) -> Iterator[Finding]:
             continue
         if path != run.checkpoint_path(epoch):
             yield Finding(path, DAMAGED, f"it holds epoch {epoch}")
-        elif epoch >= len(rows):
+        elif epoch >= reached and _beyond(run, epoch):
             yield Finding(path, ORPHANED, "the history does not come so far")
 
 

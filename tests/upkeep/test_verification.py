@@ -22,6 +22,8 @@ from granet_lab.upkeep.verification import (
     verify,
 )
 
+LONG_AGO = time.time() - 7200
+
 
 @pytest.fixture
 def trials(recipe):
@@ -126,6 +128,21 @@ def test_a_history_that_is_not_one_is_found(lab, recipe, measured):
     assert (DAMAGED, "history.jsonl") in found(lab)
 
 
+@pytest.mark.parametrize("damage", [cut, flip, empty, other])
+def test_a_damaged_history_makes_no_orphans_of_its_checkpoints(lab, recipe, measured, damage):
+    run = lab.run(recipe)
+    path = run.path / "history.jsonl"
+    path.write_bytes(damage(path.read_bytes(), random.Random(3)))
+    kept = run.checkpoints
+    (seen,) = verify(lab.path)
+    assert (seen.kind, seen.path) == (DAMAGED, path)
+    assert repair(seen)
+    assert {kind for kind, _ in found(lab)} == {UNFINISHED, LEFTOVER}
+    assert run.checkpoints == kept
+    lab.train(recipe, progress=False)
+    assert {kind for kind, _ in found(lab)} == {LEFTOVER}
+
+
 def test_a_trial_in_place_of_another_is_found(lab, measured):
     one, two, *_ = parts(lab, "*/trials/*.json")
     shutil.copy(one, two)
@@ -187,6 +204,7 @@ def test_folders_that_nobody_will_look_into_are_orphans(lab, recipe, measured):
     run = lab.run(recipe)
     shutil.copytree(run.path, lab.path / "copied")
     (lab.path / "empty").mkdir()
+    os.utime(lab.path / "empty", (LONG_AGO, LONG_AGO))
     assert found(lab) == {(ORPHANED, "copied"), (ORPHANED, "empty")}
     assert [repair(one) for one in verify(lab.path)] == [False, False]
 
@@ -207,8 +225,7 @@ def test_the_word_to_a_sweep_that_is_over_is_found_once_it_is_old(lab, measured)
     path = lab.path / ".deadbeef.stop"
     path.touch()
     assert found(lab) == set()
-    long_ago = time.time() - 7200
-    os.utime(path, (long_ago, long_ago))
+    os.utime(path, (LONG_AGO, LONG_AGO))
     assert found(lab) == {(LEFTOVER, path.name)}
 
 
@@ -219,8 +236,7 @@ def test_what_a_dead_writer_left_is_found_once_it_is_old(lab, recipe, measured, 
     path.parent.mkdir(exist_ok=True)
     path.write_text("{")
     assert found(lab) == set()
-    long_ago = time.time() - 7200
-    os.utime(path, (long_ago, long_ago))
+    os.utime(path, (LONG_AGO, LONG_AGO))
     assert found(lab) == {(LEFTOVER, path.name)}
 
 

@@ -127,8 +127,19 @@ def _dead(claim: _Claim) -> bool:
     return claim.where == presence.here() and presence.gone(claim.pid)
 
 
+def path_of(folder: Path) -> Path:
+    """Where the claim on the run in a folder is, or would be."""
+    return folder / NOTES / ".claim"
+
+
+def held(folder: Path) -> bool:
+    """Whether there is a claim on the run in a folder, of a process that may still be there."""
+    found = _look(path_of(folder))
+    return found is not None and not _dead(found)
+
+
 def _path(run: Run) -> Path:
-    return run.path / NOTES / ".claim"
+    return path_of(run.path)
 
 
 def _make(path: Path) -> str:

@@ -95,6 +95,11 @@ def sweeps(root: Path) -> list[Note]:
     return [found for path in _pages(root) for found in _read(path).values()]
 
 
+def busy(folder: Path) -> bool:
+    """Whether a process that is still there works in the folder of a run or a lab."""
+    return any(one.alive for one in sweeps(folder))
+
+
 def tidy(folder: Path, names: Iterable[str] = ()) -> None:
     """Take away the notes of processes that are gone, and those that nobody can read; and words to
     stop that are so old that all have heard them.
