@@ -68,10 +68,19 @@ class Training:
         return not run.finished or (bool(self._absent()) and not run.diverged)
 
     def begin(self) -> TrainState:
-        """The network as it was at the last epoch that the history has."""
+        """The network as it was at the last epoch that the history has.
+
+        Checkpoints beyond it are taken away: they are of an earlier training, whose history is
+        lost, and on a GPU the run would be made of both.
+        """
         run = self._run
+        # Listed before the history is read: whoever is ahead writes a row, then its checkpoint.
+        listed = run.checkpoints
         # Now: it may have waited, and somebody else have come further meanwhile.
         rows = self._rows = run.rows()
+        for epoch in listed:
+            if epoch >= len(rows):
+                run.checkpoint_path(epoch).unlink(missing_ok=True)
         self._missing = self._absent()
         run.describe(self._device)
         for epoch in sorted(e for e in self._missing if e < len(rows)):
