@@ -8,7 +8,7 @@ import re
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,10 @@ def merge(lab: Lab, path: Path) -> Merged:
     files.check_writable(lab.path)
     with tempfile.TemporaryDirectory(prefix=".import-", dir=lab.path) as name:
         folder = Path(name)
-        _unpack(path, folder)
+        for part, content in _members(path):
+            place = folder / part
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
         for finding in verify(folder):
             if finding.kind in (DAMAGED, ORPHANED, UNKNOWN):
                 where = finding.path.relative_to(folder)
@@ -123,19 +126,39 @@ def merge(lab: Lab, path: Path) -> Merged:
     return found
 
 
-def _unpack(path: Path, folder: Path) -> None:
-    """Regular files at the places of a run's parts; anything else is refused."""
+def check(path: Path) -> None:
+    """Read a file of :func:`pack` from its beginning to its end; nothing is written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not such a file, or not whole.
+    """
+    for _ in _members(path):
+        pass
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The parts of runs by their names, and what they hold; anything else is refused."""
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 run, _, part = member.name.partition("/")
                 if not (member.isreg() and _FOLDER.fullmatch(run) and _PARTS.fullmatch(part)):
                     raise ValueError(f"{path} is not imported: {member.name!r} is no part of a run")
-                place = folder / run / part
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(archive.extractfile(member).read())
+                yield member.name, archive.extractfile(member).read()
+            _check_end(archive)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
         raise ValueError(f"{path} is not a whole tar file") from None
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Refuse an archive that ends without two blocks of zeros, or within a record: it was cut off,
+    perhaps between two members, which tarfile takes for the end."""
+    archive.fileobj.seek(archive.offset)
+    rest = archive.fileobj.read()
+    closed = len(rest) >= 2 * tarfile.BLOCKSIZE and not any(rest)
+    if not closed or (archive.offset + len(rest)) % tarfile.RECORDSIZE:
+        raise tarfile.ReadError
 
 
 def _merge_run(new: Run, own: Run, found: Merged) -> None:
