@@ -26,6 +26,19 @@ def test_a_damaged_file_is_named_and_set_aside_and_measured_anew(run, measured, 
     assert "1 leftover" in run("verify")[1]
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_run_that_lost_its_recipe_is_mended_or_given_up_once_and_for_all(
+    run, measured, tmp_path, told
+):
+    next(tmp_path.glob("data/runs/*/recipe.json")).write_text("{}")
+    if not told:
+        for path in tmp_path.glob("data/runs/*/trials/*"):
+            path.unlink()
+    assert run("verify", "--repair")[0] == 0
+    assert run("verify")[0] == 0
+    assert ("digits-mlp" in run("runs")[1]) == told
+
+
 def test_checkpoints_are_thinned_after_it_was_said_what_that_frees(run, measured, tmp_path):
     count = lambda: len(list(tmp_path.glob("data/runs/*/checkpoints/*")))  # noqa: E731
     code, out, _ = run("prune-store", "--unneeded")

@@ -34,19 +34,20 @@ def verify(*, lab: Path = LAB, repair: bool = False) -> None:
 
     Args:
         lab: Folder of the runs.
-        repair: Set aside what is damaged or orphaned; it is computed anew when it is asked for.
+        repair: Set aside what is damaged or orphaned; it is computed anew when it is asked for. A
+            recipe that is lost is taken from the run's trials.
     """
     from collections import Counter
 
-    from granet_lab.upkeep import verification
+    from granet_lab.upkeep import repairing, verification
 
     found: Counter[str] = Counter()
     bad = 0
     for finding in verification.verify(lab):
         found[finding.kind] += 1
-        aside = repair and verification.repair(finding)
-        print(f"{finding.kind}: {finding.path}: {finding.why}{'; set aside' if aside else ''}")
-        bad += finding.kind in (verification.DAMAGED, verification.ORPHANED) and not aside
+        done = repairing.repair(finding) if repair else ""
+        print("; ".join(filter(None, [f"{finding.kind}: {finding.path}: {finding.why}", done])))
+        bad += finding.kind in (verification.DAMAGED, verification.ORPHANED) and not done
     print(", ".join(f"{found[kind]} {kind}" for kind in verification.KINDS))
     if bad:
         sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import re
 import typing
 from collections.abc import Hashable
 from typing import Any
@@ -54,9 +55,28 @@ def identity(thing: Any) -> str:
     return (_remembered if isinstance(thing, Hashable) else _identity)(thing, SCHEMA)
 
 
-def _identity(thing: Any, schema: int) -> str:
-    text = canonical({"schema": schema, type(thing).__name__: describe(thing)})
+def identified(kind: str, description: Any, schema: int = SCHEMA) -> str:
+    """The identity of what is described, whether its names are known here or not."""
+    text = canonical({"schema": schema, kind: description})
     return hashlib.sha256(text).hexdigest()[:16]
+
+
+def folder_name(recipe: dict[str, Any]) -> str:
+    """What the folder of a run is called whose recipe is described.
+
+    Raises:
+        KeyError, TypeError, AttributeError: it describes none.
+    """
+    return f"{word(recipe['dataset'])}-{word(recipe['model'])}-{identified('Recipe', recipe)}"
+
+
+def word(name: str) -> str:
+    """The end of a name such as "folder:birds/small", fit for a path."""
+    return re.split(r"[:/\\]", name.rstrip("/"))[-1]
+
+
+def _identity(thing: Any, schema: int) -> str:
+    return identified(type(thing).__name__, describe(thing), schema)
 
 
 # A trial is asked for its name a dozen times between question and answer.

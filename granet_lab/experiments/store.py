@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from granet_lab.datasets import Dataset
 from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.environment import environment, version
 from granet_lab.experiments.files import DamagedFile
-from granet_lab.experiments.identity import SCHEMA, describe, identity
+from granet_lab.experiments.identity import SCHEMA, describe, identity, word
 from granet_lab.sparsity import Masks, analysis
 from granet_lab.training import loop, stacked
 from granet_lab.training.recipe import Recipe
@@ -57,7 +56,7 @@ class Run:
 
     def __init__(self, root: Path, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.path = root / f"{_word(recipe.dataset)}-{_word(recipe.model)}-{identity(recipe)}"
+        self.path = root / f"{word(recipe.dataset)}-{word(recipe.model)}-{identity(recipe)}"
 
     def __repr__(self) -> str:
         done = max(0, len(self.rows()) - 1)
@@ -290,8 +289,3 @@ def _rows(path: Path, stamp: object) -> list[dict[str, Any]]:
 def complete(recipe: Recipe, rows: list[dict[str, Any]]) -> bool:
     """Whether a history comes to its end: that of the recipe, or training diverged."""
     return len(rows) == recipe.epochs + 1 or (bool(rows) and rows[-1].get("diverged") is not None)
-
-
-def _word(name: str) -> str:
-    """The end of a name such as "folder:birds/small", fit for a path."""
-    return re.split(r"[:/\\]", name.rstrip("/"))[-1]

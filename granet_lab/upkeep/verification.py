@@ -22,6 +22,8 @@ from granet_lab.training.recipe import Recipe
 DAMAGED, ORPHANED, UNFINISHED, LEFTOVER = "damaged", "orphaned", "unfinished", "leftover"
 UNKNOWN = "unknown"
 KINDS = (DAMAGED, ORPHANED, UNFINISHED, LEFTOVER, UNKNOWN)
+# What is behind the name of a file or folder that was set aside, and before a number.
+ASIDE = ".damaged-"
 # A file under its temporary name is somebody's at work, unless it is older, in seconds.
 _ABANDONED = 3600
 
@@ -55,17 +57,8 @@ def verify(root: Path) -> Iterator[Finding]:
     yield from _leftovers(root)
     yield from _leftovers(root / NOTES)
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if folder.name != NOTES and not folder.name.startswith("."):
+        if folder.name != NOTES and not folder.name.startswith(".") and ASIDE not in folder.name:
             yield from _run(root, folder)
-
-
-def repair(finding: Finding) -> bool:
-    """Set aside a file that is damaged or orphaned, so that it is computed anew when somebody asks
-    for it; whether there was one."""
-    if finding.kind not in (DAMAGED, ORPHANED) or not finding.path.is_file():
-        return False
-    files.set_aside(DamagedFile(finding.path, finding.why), finding.path)
-    return True
 
 
 def _run(root: Path, folder: Path) -> Iterator[Finding]:
@@ -101,7 +94,7 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     except DamagedFile as damaged:
         yield Finding(history, DAMAGED, _words(damaged, history))
     # Where the history is damaged, or was, the checkpoints are made anew together with it.
-    lost = rows is None or any(folder.glob(f"{history.name}.damaged-*"))
+    lost = rows is None or any(folder.glob(f"{history.name}{ASIDE}*"))
     yield from _checkpoints(run, listed, recipe.epochs + 1 if lost else len(rows))
     yield from _trials(run, Run.trial_path)
     yield from _trials(run, Run.failure_path)
@@ -183,7 +176,7 @@ def _leftovers(folder: Path) -> Iterator[Finding]:
     for path in sorted(folder.glob(".*.stop")):
         if _age(path) > _ABANDONED:
             yield Finding(path, LEFTOVER, "it told a sweep to stop that is over")
-    for path in sorted(folder.glob("*.damaged-*")):
+    for path in sorted(folder.glob(f"*{ASIDE}*")):
         yield Finding(path, LEFTOVER, "it was set aside as damaged")
 
 

@@ -12,13 +12,13 @@ from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.execution import failures
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.training import loop
+from granet_lab.upkeep.repairing import repair
 from granet_lab.upkeep.verification import (
     DAMAGED,
     LEFTOVER,
     ORPHANED,
     UNFINISHED,
     UNKNOWN,
-    repair,
     verify,
 )
 
@@ -115,7 +115,7 @@ def test_what_was_repaired_is_computed_anew_to_the_same_numbers(lab, trials, mea
     hit = [draw.choice(parts(lab, pattern)) for pattern in FILES[:2]]
     for path in hit:
         path.write_bytes(damage(path.read_bytes(), draw))
-    assert [repair(one) for one in verify(lab.path)] == [True, True]
+    assert [repair(one) for one in verify(lab.path)] == ["set aside"] * 2
     assert not any(path.exists() for path in hit)
     assert {kind for kind, _ in found(lab)} == {LEFTOVER}
     again = lab.measure(trials, workers=1, stack=1, progress=False)
@@ -196,7 +196,7 @@ def test_a_run_on_its_way_is_unfinished_and_left_alone(lab, recipe):
     (seen,) = verify(lab.path)
     assert (seen.kind, seen.path) == (UNFINISHED, run.path)
     assert "0 of 6" in seen.why
-    assert repair(seen) is False
+    assert not repair(seen)
     assert path.exists()
 
 
@@ -206,7 +206,7 @@ def test_folders_that_nobody_will_look_into_are_orphans(lab, recipe, measured):
     (lab.path / "empty").mkdir()
     os.utime(lab.path / "empty", (LONG_AGO, LONG_AGO))
     assert found(lab) == {(ORPHANED, "copied"), (ORPHANED, "empty")}
-    assert [repair(one) for one in verify(lab.path)] == [False, False]
+    assert [repair(one) for one in verify(lab.path)] == ["", ""]
 
 
 def test_so_is_damage_in_what_says_why_a_trial_failed(lab, trials, measured):
@@ -251,7 +251,7 @@ def test_what_a_notebook_has_defined_is_no_damage_where_it_is_not_defined(lab, r
     (seen,) = verify(lab.path)
     assert seen.kind == UNKNOWN
     assert "unknown criterion 'mine'" in seen.why
-    assert repair(seen) is False
+    assert not repair(seen)
     assert seen.path.exists()
 
 
@@ -262,5 +262,5 @@ def test_nor_is_a_run_of_ones_own_network(lab, recipe):
     files.write_json(path, asked)
     (seen,) = verify(lab.path)
     assert (seen.kind, seen.path) == (UNKNOWN, path)
-    assert repair(seen) is False
+    assert not repair(seen)
     assert path.exists()

@@ -1,0 +1,73 @@
+"""What was found in a lab's folder, mended as far as that can be."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+from granet_lab.experiments import files
+from granet_lab.experiments.identity import SCHEMA, folder_name
+from granet_lab.upkeep.verification import ASIDE, DAMAGED, ORPHANED, Finding, under_way
+
+_RECIPE = "recipe.json"
+# Other folders are somebody's own, not runs that were lost.
+_RUN = re.compile(r".+-[0-9a-f]{16}")
+
+
+def repair(finding: Finding) -> str:
+    """Set aside what is damaged or orphaned, so that it is computed anew when somebody asks for it.
+
+    A run that has lost its recipe gets it again from a trial that tells it. Where none does, nobody
+    will look into its folder any more: it is set aside as a whole, unless somebody works there.
+
+    Returns:
+        What was done, in words; "" if nothing was.
+
+    Raises:
+        OSError: a name cannot be changed, or the recipe not be written.
+    """
+    path = finding.path
+    if finding.kind not in (DAMAGED, ORPHANED):
+        return ""
+    if path.is_dir():
+        return _find_recipe(path)
+    if not _set_aside(path):
+        return ""
+    mended = _find_recipe(path.parent) if path.name == _RECIPE else ""
+    return mended or "set aside"
+
+
+def _find_recipe(folder: Path) -> str:
+    """Give a run its recipe again, or give the run up; what was done."""
+    if (folder / _RECIPE).exists() or not _RUN.fullmatch(folder.name):
+        return ""
+    recipe = _told(folder)
+    if recipe is not None:
+        files.write_json(folder / _RECIPE, {"schema": SCHEMA, "recipe": recipe})
+        return "its recipe is there again, as a trial tells it"
+    if under_way(folder) or not _set_aside(folder):
+        return ""
+    return "the folder is set aside, as no trial tells its recipe"
+
+
+def _told(folder: Path) -> dict[str, Any] | None:
+    """A run's recipe as one of its trials describes it, if the folder's name says the same."""
+    for path in sorted(folder.glob("*/[!.]*.json")):
+        # A file may be damaged, or of something else.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            recipe = files.read_json(path)["trial"]["recipe"]
+            if folder_name(recipe) == folder.name:
+                return recipe
+    return None
+
+
+def _set_aside(path: Path) -> bool:
+    """Rename what nobody shall read again; whether it was there."""
+    try:
+        path.rename(path.with_name(f"{path.name}{ASIDE}{secrets.token_hex(4)}"))
+    except FileNotFoundError:  # another process was faster
+        return False
+    return True
