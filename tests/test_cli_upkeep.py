@@ -3,6 +3,7 @@ import re
 import pytest
 
 import granet_lab as gl
+from granet_lab.sparsity.criteria import CRITERIA
 
 SMALL = ("--set", "model=mlp", "epochs=3", "milestones=()", "train_size=100")
 
@@ -59,6 +60,31 @@ def test_a_lab_goes_to_a_colleague_and_comes_in_there(run, measured, tmp_path):
     here, there = gl.Lab("data/runs", "cpu"), gl.Lab("there", "cpu")
     assert there.table(there.trials()).equals(here.table(here.trials()))
     assert len(there.trials()) == 2
+
+
+@pytest.fixture
+def notebook(measured):
+    """A trial more, of a criterion that is not known here."""
+
+    @gl.criterion
+    def mine(context):
+        return context.weights()
+
+    lab = gl.Lab("data/runs", "cpu")
+    (recipe,) = lab.recipes()
+    trials = gl.grid(recipe, epoch=1, rate=0.5, criterion="mine", recovery_epochs=1)
+    lab.measure(trials, workers=1, progress=False)
+    CRITERIA._entries.pop("mine")
+
+
+def test_what_a_colleagues_notebook_defines_comes_in_and_is_said(run, notebook):
+    assert run("export", "sent.tar")[0] == 0
+    code, out, _ = run("import", "sent.tar", "--lab", "there")
+    assert code == 0
+    assert "1 trial let in that cannot be read here: unknown criterion 'mine'\n" in out
+    code, out, _ = run("verify", "--lab", "there")
+    assert code == 0
+    assert "1 unknown" in out
 
 
 def test_all_that_was_measured_is_one_table(run, measured):

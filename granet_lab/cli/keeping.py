@@ -122,6 +122,7 @@ def import_(file: tyro.conf.Positional[Path], *, lab: Path = LAB) -> None:
     """Check what a colleague has packed, and add it to a lab.
 
     What the lab has stays. If anything in the file is not what was written, nothing is added.
+    Trials of a criterion that a notebook defines come along, to be read where it is defined.
     Example: granet-lab import for_me.tar
 
     Args:
@@ -134,7 +135,12 @@ def import_(file: tyro.conf.Positional[Path], *, lab: Path = LAB) -> None:
     found = sharing.merge(Lab(lab), file)
     for path, why in found.kept.items():
         print(f"left out: {path}: {why}")
-    print(f"{len(found.added)} files added, {found.known} were there, {len(found.kept)} left out")
+    if found.unknown:
+        why = ", ".join(sorted({why.partition(":")[0] for why in found.unknown.values()}))
+        print(f"{counted(len(found.unknown), 'trial')} let in that cannot be read here: {why}")
+    print(
+        f"{counted(len(found.added), 'file')} added, {found.known} were there, {len(found.kept)} left out"
+    )
 
 
 def _there(lab: Path) -> Lab:

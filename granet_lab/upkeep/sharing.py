@@ -34,11 +34,13 @@ class Merged:
         added: files that are new in the lab.
         known: how many were there already, and the same.
         kept: files of which the lab has another version, which stays, and why.
+        unknown: trials among the new files that name what is not known here, and what.
     """
 
     added: list[Path] = field(default_factory=list)
     known: int = 0
     kept: dict[Path, str] = field(default_factory=dict)
+    unknown: dict[Path, str] = field(default_factory=dict)
 
 
 def pack(lab: Lab, path: Path, runs: Iterable[str] = (), checkpoints: bool = True) -> list[Run]:
@@ -83,7 +85,12 @@ def chosen(lab: Lab, names: Iterable[str] = ()) -> list[Run]:
 
 def _parts(folder: Path, checkpoints: bool) -> list[Path]:
     found = [p for p in folder.rglob("*") if p.is_file() and _is_part(p.relative_to(folder))]
-    return sorted(p for p in found if checkpoints or p.parent.name != "checkpoints")
+    # As a run is written: who looks on sees one that goes on.
+    order = {"recipe.json": 0, "environment.json": 1, "history.jsonl": 2}
+    return sorted(
+        (p for p in found if checkpoints or p.parent.name != "checkpoints"),
+        key=lambda path: (order.get(path.name, len(order)), path),
+    )
 
 
 def _is_part(path: Path) -> bool:
@@ -93,9 +100,10 @@ def _is_part(path: Path) -> bool:
 def merge(lab: Lab, path: Path) -> Merged:
     """Add what a file of :func:`pack` holds to a lab.
 
-    Everything is checked before anything is added. What the lab has stays: a finished trial is not
-    replaced, and where a run's history is another one (trained elsewhere), its checkpoints are left
-    out: they would not fit.
+    Everything is checked before anything is added. A trial that names what is not known here, a
+    criterion of a notebook, say, is let in if its name and its run's fit it. What the lab has
+    stays: a finished trial is not replaced, and where a run's history is another one (trained
+    elsewhere), its checkpoints are left out: they would not fit.
 
     Args:
         lab: is added to.
@@ -113,16 +121,24 @@ def merge(lab: Lab, path: Path) -> Merged:
             place = folder / part
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
+        found = Merged()
         for finding in verify(folder):
-            if finding.kind in (DAMAGED, ORPHANED, UNKNOWN):
-                where = finding.path.relative_to(folder)
+            where = finding.path.relative_to(folder)
+            if finding.kind in (DAMAGED, ORPHANED):
                 raise ValueError(
                     f"{path} is not imported: {where} is {finding.kind}: {finding.why}"
                 )
-        found = Merged()
+            if finding.kind == UNKNOWN and where.name == "recipe.json":
+                raise ValueError(
+                    f"{path} is not imported: {where}: {finding.why}; "
+                    "granet_lab.upkeep.sharing.merge does it in a notebook where it is defined"
+                )
+            if finding.kind == UNKNOWN:
+                found.unknown[lab.path / where] = finding.why
         theirs = Lab(folder, "cpu")
         for run in map(theirs.run, theirs.recipes()):
             _merge_run(run, lab.run(run.recipe), found)
+    found.unknown = {one: found.unknown[one] for one in found.added if one in found.unknown}
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.execution import claims, progress
 from granet_lab.experiments.execution.telling import NOTES
 from granet_lab.experiments.files import DamagedFile
-from granet_lab.experiments.identity import identity, restore
+from granet_lab.experiments.identity import folder_name, identified, identity, restore
 from granet_lab.experiments.store import Run, complete
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
@@ -26,6 +26,8 @@ KINDS = (DAMAGED, ORPHANED, UNFINISHED, LEFTOVER, UNKNOWN)
 ASIDE = ".damaged-"
 # A file under its temporary name is somebody's at work, unless it is older, in seconds.
 _ABANDONED = 3600
+# What reading a file comes to that describes no run or trial.
+_UNLIKE = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,27 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     yield from _leftovers(folder / "trials")
     yield from _leftovers(folder / "failures")
     yield from _leftovers(folder / NOTES)
+    recipe_path = folder / "recipe.json"
     try:
-        recipe = restore(Recipe, files.read_json(folder / "recipe.json")["recipe"])
+        recipe, home, unknown = _recipe(files.read_json(recipe_path)["recipe"])
     except FileNotFoundError:
         if under_way(folder) or _new(folder):
             yield Finding(folder, UNFINISHED, "it has no recipe.json yet")
-        elif (folder / "recipe.json").exists():  # somebody has begun and ended it meanwhile
+        elif recipe_path.exists():  # somebody has begun and ended it meanwhile
             yield from _run(root, folder)
         else:
             yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
         return
-    except (ValueError, KeyError, TypeError) as error:
-        yield _unreadable(folder / "recipe.json", error)
+    except _UNLIKE as error:
+        yield Finding(recipe_path, DAMAGED, _words(error, recipe_path))
+        return
+    if home != folder.name:
+        yield Finding(folder, ORPHANED, f"its recipe belongs into {home}")
+        return
+    if unknown:
+        yield Finding(recipe_path, UNKNOWN, unknown)
         return
     run = Run(root, recipe)
-    if run.path.name != folder.name:
-        yield Finding(folder, ORPHANED, f"its recipe belongs into {run.path.name}")
-        return
     yield from _environment(folder)
     # Listed before the history is read: somebody at work writes a row, then its checkpoint.
     listed = sorted(folder.glob("checkpoints/*.safetensors"))
@@ -96,8 +102,8 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
     # Where the history is damaged, or was, the checkpoints are made anew together with it.
     lost = rows is None or any(folder.glob(f"{history.name}{ASIDE}*"))
     yield from _checkpoints(run, listed, recipe.epochs + 1 if lost else len(rows))
-    yield from _trials(run, Run.trial_path)
-    yield from _trials(run, Run.failure_path)
+    yield from _trials(folder / "trials")
+    yield from _trials(folder / "failures")
     if rows is not None and not complete(recipe, rows):
         done = max(0, len(rows) - 1)
         yield Finding(folder, UNFINISHED, f"{done} of {recipe.epochs} epochs are trained")
@@ -147,26 +153,43 @@ def _checkpoints(run: Run, listed: list[Path], reached: int) -> Iterator[Finding
             yield Finding(path, ORPHANED, "the history does not come so far")
 
 
-def _trials(run: Run, place: Callable[[Run, str], Path]) -> Iterator[Finding]:
+def _trials(folder: Path) -> Iterator[Finding]:
     """What was measured, or why it could not be."""
-    for path in sorted(place(run, "").parent.glob("[!.]*.json")):
+    for path in sorted(folder.glob("[!.]*.json")):
         try:
-            trial = restore(Trial, files.read_json(path)["trial"])
+            home, name, unknown = _trial(files.read_json(path)["trial"])
         except FileNotFoundError:
             continue
-        except (ValueError, KeyError, TypeError) as error:
-            yield _unreadable(path, error)
+        except _UNLIKE as error:
+            yield Finding(path, DAMAGED, _words(error, path))
             continue
-        right = place(Run(run.path.parent, trial.recipe), identity(trial))
+        right = folder.parent.parent / home / folder.name / f"{name}.json"
         if path != right:
             yield Finding(path, DAMAGED, f"it holds the trial of {right}")
+        elif unknown:
+            yield Finding(path, UNKNOWN, unknown)
 
 
-def _unreadable(path: Path, error: Exception) -> Finding:
-    """A file that does not describe a run or trial, or one that is not known here: its checksum is
-    right then, and it is refused for what it names."""
-    known = isinstance(error, DamagedFile) or not isinstance(error, ValueError)
-    return Finding(path, DAMAGED if known else UNKNOWN, _words(error, path))
+# A description of what is not known here says all the same where it belongs: its checksum is right,
+# and it is refused for what it names.
+
+
+def _recipe(described: Any) -> tuple[Recipe | None, str, str]:
+    """A recipe, the name of its folder, and why it is not known here, if it is not."""
+    try:
+        recipe = restore(Recipe, described)
+    except ValueError as error:
+        return None, folder_name(described), _line(error)
+    return recipe, Run(Path(), recipe).path.name, ""
+
+
+def _trial(described: Any) -> tuple[str, str, str]:
+    """The name of a trial's folder, its own, and why it is not known here, if it is not."""
+    try:
+        trial = restore(Trial, described)
+    except ValueError as error:
+        return folder_name(described["recipe"]), identified("Trial", described), _line(error)
+    return Run(Path(), trial.recipe).path.name, identity(trial), ""
 
 
 def _leftovers(folder: Path) -> Iterator[Finding]:
@@ -189,4 +212,8 @@ def _age(path: Path) -> float:
 
 def _words(error: Exception, path: Path) -> str:
     """Why, without the path, which stands beside it."""
-    return " ".join(str(error).removeprefix(f"{path} is damaged: ").split())
+    return _line(str(error).removeprefix(f"{path} is damaged: "))
+
+
+def _line(words: object) -> str:
+    return " ".join(str(words).split())

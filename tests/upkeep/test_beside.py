@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 
 import pytest
 from notes import telling
 
+import granet_lab as gl
 from granet_lab.experiments.execution import claims
 from granet_lab.experiments.execution.claims import Claims
+from granet_lab.upkeep.sharing import merge, pack
 from granet_lab.upkeep.verification import ORPHANED, UNFINISHED, verify
 
 LONG_AGO = time.time() - 7200
@@ -38,6 +42,21 @@ def test_what_a_training_is_writing_is_unfinished_and_nothing_worse(lab):
     assert looks > 10
     assert bad == []
     assert list(verify(lab.path)) == []
+
+
+def test_so_is_what_an_import_is_writing(lab, recipe, tmp_path):
+    for seed in range(3):
+        lab.train(replace(recipe, seed=seed), progress=False)
+    pack(lab, tmp_path / "lab.tar")
+    bad = []
+    for time_ in range(5):
+        other = gl.Lab(tmp_path / f"other {time_}", device="cpu")
+        importing = threading.Thread(target=merge, args=(other, tmp_path / "lab.tar"))
+        importing.start()
+        while importing.is_alive():
+            bad += [one for one in verify(other.path) if one.kind != UNFINISHED]
+        assert list(verify(other.path)) == []
+    assert bad == []
 
 
 @pytest.fixture

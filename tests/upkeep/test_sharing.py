@@ -11,6 +11,10 @@ from dataclasses import replace
 import pytest
 
 import granet_lab as gl
+from granet_lab.experiments import files
+from granet_lab.experiments.identity import identity
+from granet_lab.models.named import MODELS
+from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.upkeep.sharing import merge, pack
 from granet_lab.upkeep.verification import verify
 
@@ -232,3 +236,75 @@ def test_so_is_one_that_was_cut_between_two_of_its_parts(packed, other, tmp_path
 def test_what_stands_behind_the_end_is_refused(packed, other, tmp_path):
     plain, _ = packed
     refused(other, tmp_path / "more.tar", plain + plain, None)
+
+
+@pytest.fixture
+def notebook(lab, recipe, define):
+    """A trial of a criterion that a notebook has defined; forgotten by :func:`forget`."""
+
+    def mine(context):
+        return {name: weight.abs() for name, weight in context.weights().items()}
+
+    define(CRITERIA, mine)
+    trials = gl.grid(recipe, epoch=2, rate=0.5, criterion=["mine", "random"], recovery_epochs=1)
+    lab.measure(trials, workers=1, stack=1, progress=False)
+    yield trials[0]
+    CRITERIA._entries.pop("mine", None)
+
+
+def forget():
+    return CRITERIA._entries.pop("mine")
+
+
+def test_a_trial_of_a_colleagues_notebook_comes_in_where_it_is_not_known(
+    lab, other, tmp_path, notebook
+):
+    table, criterion = lab.table([notebook]), forget()
+    pack(lab, tmp_path / "lab.tar")
+    found = merge(other, tmp_path / "lab.tar")
+    (place,) = found.unknown
+    assert place == other.run(notebook.recipe).trial_path(table.trial[0])
+    assert "unknown criterion 'mine'" in found.unknown[place]
+    assert contents(other) == contents(lab)
+    again = merge(other, tmp_path / "lab.tar")
+    assert (again.added, again.unknown) == ([], {})
+    CRITERIA.register(criterion)
+    assert other.table([notebook]).equals(table)
+
+
+@pytest.mark.parametrize("how", ["renamed", "in another run", "asks for more"])
+def test_unless_its_place_is_another_one(
+    lab, other, tmp_path, notebook, recipe, sparse_recipe, how
+):
+    path = lab.run(recipe).trial_path(identity(notebook))
+    forget()
+    if how == "renamed":
+        path.rename(path.with_name("0123456789abcdef.json"))
+    elif how == "in another run":
+        place = lab.train(sparse_recipe, progress=False).trial_path(path.stem)
+        place.parent.mkdir()
+        path.rename(place)
+    else:
+        asked = files.read_json(path)
+        asked["trial"]["pruning"]["rate"] = 0.6
+        files.write_json(path, asked)
+    pack(lab, tmp_path / "lab.tar")
+    with pytest.raises(ValueError, match=r"is damaged: it holds the trial of"):
+        merge(other, tmp_path / "lab.tar")
+    assert contents(other) == {}
+
+
+def test_a_run_of_a_colleagues_own_network_is_refused_in_a_line(
+    lab, other, recipe, tmp_path, define
+):
+    def mine(input_shape, classes):
+        return MODELS["mlp"](input_shape, classes)
+
+    define(MODELS, mine)
+    lab.train(replace(recipe, model="mine"), progress=False)
+    pack(lab, tmp_path / "lab.tar")
+    MODELS._entries.pop("mine")
+    with pytest.raises(ValueError, match=r"unknown model 'mine'.*where it is defined") as refused:
+        merge(other, tmp_path / "lab.tar")
+    assert len(str(refused.value).splitlines()) == 1
+    assert contents(other) == {}

@@ -10,6 +10,7 @@ import pytest
 import granet_lab as gl
 from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.execution import failures
+from granet_lab.experiments.identity import folder_name, identity
 from granet_lab.sparsity.criteria import CRITERIA
 from granet_lab.training import loop
 from granet_lab.upkeep.repairing import repair
@@ -240,7 +241,10 @@ def test_what_a_dead_writer_left_is_found_once_it_is_old(lab, recipe, measured, 
     assert found(lab) == {(LEFTOVER, path.name)}
 
 
-def test_what_a_notebook_has_defined_is_no_damage_where_it_is_not_defined(lab, recipe, measured):
+@pytest.fixture
+def unknown(lab, recipe, measured):
+    """The file of a trial whose criterion is not defined here."""
+
     @gl.criterion
     def mine(context):
         return context.weights()
@@ -248,19 +252,56 @@ def test_what_a_notebook_has_defined_is_no_damage_where_it_is_not_defined(lab, r
     (trial,) = gl.grid(recipe, epoch=2, rate=0.5, criterion="mine", recovery_epochs=1)
     lab.measure(trial, workers=1, progress=False)
     CRITERIA._entries.pop("mine")
+    return lab.run(recipe).trial_path(identity(trial))
+
+
+def test_what_a_notebook_has_defined_is_no_damage_where_it_is_not_defined(lab, unknown):
     (seen,) = verify(lab.path)
-    assert seen.kind == UNKNOWN
+    assert (seen.kind, seen.path) == (UNKNOWN, unknown)
     assert "unknown criterion 'mine'" in seen.why
     assert not repair(seen)
-    assert seen.path.exists()
+    assert unknown.exists()
 
 
-def test_nor_is_a_run_of_ones_own_network(lab, recipe):
+def test_its_name_has_to_fit_all_the_same(lab, unknown):
+    moved = unknown.rename(unknown.with_name("0123456789abcdef.json"))
+    (seen,) = verify(lab.path)
+    assert (seen.kind, seen.path) == (DAMAGED, moved)
+    assert unknown.name in seen.why
+
+
+def test_so_has_its_run(lab, unknown, sparse_recipe):
+    moved = lab.train(sparse_recipe, progress=False).trial_path(unknown.stem)
+    moved.parent.mkdir()
+    unknown.rename(moved)
+    assert found(lab) == {(DAMAGED, moved.name)}
+
+
+def test_so_has_all_that_it_asks(lab, unknown):
+    asked = files.read_json(unknown)
+    asked["trial"]["epoch"] = 3
+    files.write_json(unknown, asked)
+    assert found(lab) == {(DAMAGED, unknown.name)}
+
+
+def own_network(lab, recipe):
+    """The file of a recipe whose model is not known here, in the folder of another."""
     path = lab.train(recipe, progress=False).path / "recipe.json"
     asked = files.read_json(path)
     asked["recipe"]["model"] = "mine"
     files.write_json(path, asked)
+    return path
+
+
+def test_nor_is_a_run_of_ones_own_network(lab, recipe):
+    path = own_network(lab, recipe)
+    folder = path.parent.rename(lab.path / folder_name(files.read_json(path)["recipe"]))
     (seen,) = verify(lab.path)
-    assert (seen.kind, seen.path) == (UNKNOWN, path)
+    assert (seen.kind, seen.path) == (UNKNOWN, folder / path.name)
     assert not repair(seen)
-    assert path.exists()
+    assert folder.exists()
+
+
+def test_which_has_its_folder_all_the_same(lab, recipe):
+    path = own_network(lab, recipe)
+    assert found(lab) == {(ORPHANED, path.parent.name)}
