@@ -27,6 +27,18 @@ def test_a_damaged_file_is_named_and_set_aside_and_measured_anew(run, measured, 
     assert "1 leftover" in run("verify")[1]
 
 
+def test_what_is_left_over_is_named_and_taken_away(run, measured, tmp_path):
+    path = next(tmp_path.glob("data/runs/*/trials/*.json"))
+    path.write_text("{}")
+    assert run("verify", "--repair", "--clean")[0] == 0
+    (aside,) = path.parent.glob("*.damaged-*")
+    code, out, _ = run("verify", "--clean")
+    assert code == 0
+    assert f"{aside.name}: it was set aside as damaged; taken away\n" in out
+    assert not aside.exists()
+    assert run("verify")[1] == "0 damaged, 0 orphaned, 0 unfinished, 0 leftover, 0 unknown\n"
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_run_that_lost_its_recipe_is_mended_or_given_up_once_and_for_all(
     run, measured, tmp_path, told

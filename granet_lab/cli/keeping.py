@@ -26,7 +26,7 @@ def runs(*, lab: Path = LAB) -> None:
     print(table.round(2).to_string(index=False) if len(table) else f"{lab} holds no runs yet")
 
 
-def verify(*, lab: Path = LAB, repair: bool = False) -> None:
+def verify(*, lab: Path = LAB, repair: bool = False, clean: bool = False) -> None:
     """Read a whole lab, and name what is damaged, orphaned, unfinished or left over.
 
     Exits with 1 if something is damaged or orphaned and stays so.
@@ -36,16 +36,19 @@ def verify(*, lab: Path = LAB, repair: bool = False) -> None:
         lab: Folder of the runs.
         repair: Set aside what is damaged or orphaned; it is computed anew when it is asked for. A
             recipe that is lost is taken from the run's trials.
+        clean: Take away what is left over; what was set aside as damaged is gone then.
     """
     from collections import Counter
 
-    from granet_lab.upkeep import repairing, verification
+    from granet_lab.upkeep import leftovers, repairing, verification
 
     found: Counter[str] = Counter()
     bad = 0
     for finding in verification.verify(lab):
         found[finding.kind] += 1
         done = repairing.repair(finding) if repair else ""
+        if clean and finding.kind == verification.LEFTOVER and leftovers.take_away(finding.path):
+            done = "taken away"
         print("; ".join(filter(None, [f"{finding.kind}: {finding.path}: {finding.why}", done])))
         bad += finding.kind in (verification.DAMAGED, verification.ORPHANED) and not done
     print(", ".join(f"{found[kind]} {kind}" for kind in verification.KINDS))
@@ -138,9 +141,8 @@ def import_(file: tyro.conf.Positional[Path], *, lab: Path = LAB) -> None:
     if found.unknown:
         why = ", ".join(sorted({why.partition(":")[0] for why in found.unknown.values()}))
         print(f"{counted(len(found.unknown), 'trial')} let in that cannot be read here: {why}")
-    print(
-        f"{counted(len(found.added), 'file')} added, {found.known} were there, {len(found.kept)} left out"
-    )
+    added = counted(len(found.added), "file")
+    print(f"{added} added, {found.known} were there, {len(found.kept)} left out")
 
 
 def _there(lab: Path) -> Lab:

@@ -10,7 +10,8 @@ from typing import Any
 
 from granet_lab.experiments import files
 from granet_lab.experiments.identity import SCHEMA, folder_name
-from granet_lab.upkeep.verification import ASIDE, DAMAGED, ORPHANED, Finding, under_way
+from granet_lab.upkeep.leftovers import ASIDE
+from granet_lab.upkeep.verification import DAMAGED, ORPHANED, Finding, under_way
 
 _RECIPE = "recipe.json"
 # Other folders are somebody's own, not runs that were lost.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,13 @@ from granet_lab.experiments.identity import folder_name, identified, identity, r
 from granet_lab.experiments.store import Run, complete
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
+from granet_lab.upkeep.leftovers import ABANDONED, ASIDE, age, is_aside, leftovers
 
 # Not what was written; whole, but of nothing that is there; begun by somebody and not at its end;
 # of no use to anybody; whole, but made by names that are not here, a notebook's criterion, say.
 DAMAGED, ORPHANED, UNFINISHED, LEFTOVER = "damaged", "orphaned", "unfinished", "leftover"
 UNKNOWN = "unknown"
 KINDS = (DAMAGED, ORPHANED, UNFINISHED, LEFTOVER, UNKNOWN)
-# What is behind the name of a file or folder that was set aside, and before a number.
-ASIDE = ".damaged-"
-# A file under its temporary name is somebody's at work, unless it is older, in seconds.
-_ABANDONED = 3600
 # What reading a file comes to that describes no run or trial.
 _UNLIKE = (ValueError, KeyError, TypeError, AttributeError)
 
@@ -59,7 +55,7 @@ def verify(root: Path) -> Iterator[Finding]:
     yield from _leftovers(root)
     yield from _leftovers(root / NOTES)
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if folder.name != NOTES and not folder.name.startswith(".") and ASIDE not in folder.name:
+        if folder.name != NOTES and not folder.name.startswith(".") and not is_aside(folder):
             yield from _run(root, folder)
 
 
@@ -116,7 +112,7 @@ def _beyond(run: Run, epoch: int) -> bool:
 
 def under_way(folder: Path) -> bool:
     """Whether a process that may still be there works in a run's folder."""
-    claimed = claims.held(folder) and _age(claims.path_of(folder)) < _ABANDONED
+    claimed = claims.held(folder) and age(claims.path_of(folder)) < ABANDONED
     return claimed or progress.busy(folder)
 
 
@@ -124,7 +120,7 @@ def _new(folder: Path) -> bool:
     """Whether a run's folder was made a while ago at most, and nothing in it yet: its recipe comes
     first."""
     made = {path.name for path in folder.glob("*")} - {NOTES, "environment.json"}
-    return _age(folder) < _ABANDONED and all(name.startswith(".") for name in made)
+    return age(folder) < ABANDONED and all(name.startswith(".") for name in made)
 
 
 def _environment(folder: Path) -> Iterator[Finding]:
@@ -193,21 +189,8 @@ def _trial(described: Any) -> tuple[str, str, str]:
 
 
 def _leftovers(folder: Path) -> Iterator[Finding]:
-    for path in sorted(folder.glob(".*.tmp")):
-        if _age(path) > _ABANDONED:
-            yield Finding(path, LEFTOVER, "whoever wrote it did not come to the end")
-    for path in sorted(folder.glob(".*.stop")):
-        if _age(path) > _ABANDONED:
-            yield Finding(path, LEFTOVER, "it told a sweep to stop that is over")
-    for path in sorted(folder.glob(f"*{ASIDE}*")):
-        yield Finding(path, LEFTOVER, "it was set aside as damaged")
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:  # it has its name by now
-        return 0.0
+    for path, why in leftovers(folder):
+        yield Finding(path, LEFTOVER, why)
 
 
 def _words(error: Exception, path: Path) -> str:

@@ -222,25 +222,6 @@ def test_so_is_damage_in_what_says_why_a_trial_failed(lab, trials, measured):
     assert lab.measure(trials, executor=None, progress=False).equals(measured)
 
 
-def test_the_word_to_a_sweep_that_is_over_is_found_once_it_is_old(lab, measured):
-    path = lab.path / ".deadbeef.stop"
-    path.touch()
-    assert found(lab) == set()
-    os.utime(path, (LONG_AGO, LONG_AGO))
-    assert found(lab) == {(LEFTOVER, path.name)}
-
-
-@pytest.mark.parametrize("folder", ["trials", "checkpoints", "failures", "progress", "../progress"])
-def test_what_a_dead_writer_left_is_found_once_it_is_old(lab, recipe, measured, folder):
-    run = lab.run(recipe)
-    path = run.path / folder / ".0123456789abcdef.json.deadbeef.tmp"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("{")
-    assert found(lab) == set()
-    os.utime(path, (LONG_AGO, LONG_AGO))
-    assert found(lab) == {(LEFTOVER, path.name)}
-
-
 @pytest.fixture
 def unknown(lab, recipe, measured):
     """The file of a trial whose criterion is not defined here."""
