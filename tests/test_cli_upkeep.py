@@ -105,6 +105,26 @@ def test_all_that_was_measured_is_one_table(run, measured):
     assert sorted(table.rate) == [0.5, 0.9]
 
 
+def test_trials_of_a_notebook_are_in_it_all_the_same(run, notebook):
+    code, _, err = run("export", "all.csv")
+    assert (code, err) == (0, "")
+    table = gl.read_table("all.csv")
+    assert sorted(table.criterion) == ["magnitude", "magnitude", "mine"]
+    assert table.notna().all()["acc_after"]
+    (name,) = set(table.run)
+    assert run("export", "one.csv", "--run", name)[0] == 0
+    assert gl.read_table("one.csv").equals(table)
+
+
+@pytest.mark.parametrize("name", ["all.csv", "all.tar"])
+def test_what_is_there_is_not_written_over(run, measured, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    code, _, err = run("export", name)
+    assert code == 1
+    assert err == f"granet-lab: {name} is there already: choose another name or take it away\n"
+    assert (tmp_path / name).read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

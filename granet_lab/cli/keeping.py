@@ -101,7 +101,8 @@ def export(
     Example: granet-lab export for_ada.tar --no-checkpoints
 
     Args:
-        out: A .tar or .tar.gz of runs; or a .csv, the table of all measured trials.
+        out: A .tar or .tar.gz of runs; or a .csv, the table of all measured trials. What is there
+            is not written over.
         run: Names of runs, as granet-lab runs lists them; by default all.
         checkpoints: Whether they come along: most of the size.
         lab: Folder of the runs.
@@ -110,13 +111,15 @@ def export(
     from granet_lab.upkeep import sharing
 
     place = _there(lab)
-    if out.suffix == ".csv":
-        chosen = {one.recipe for one in sharing.chosen(place, run)}
-        trials = [trial for trial in place.trials() if trial.recipe in chosen]
-        print(write_table(place.table(trials), out, place.device))
-        return
-    if not out.name.endswith((".tar", ".tar.gz")):
+    if out.suffix != ".csv" and not out.name.endswith((".tar", ".tar.gz")):
         raise ValueError(f"{out} must end in .tar, .tar.gz or .csv")
+    if out.exists():
+        raise ValueError(f"{out} is there already: choose another name or take it away")
+    if out.suffix == ".csv":
+        table = sharing.measured(place, run)
+        write_table(table, out, place.device)
+        print(f"{out}: {counted(len(table), 'trial')}")
+        return
     packed = sharing.pack(place, out, run, checkpoints)
     print(f"{out}: {counted(len(packed), 'run')}, {out.stat().st_size / 1e6:.1f} MB")
 

@@ -13,9 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from granet_lab.experiments import files
+from granet_lab.experiments.files import DamagedFile
+from granet_lab.experiments.identity import restore
 from granet_lab.experiments.lab import Lab
 from granet_lab.experiments.store import Run
+from granet_lab.experiments.tidy import tidy, trial_columns
+from granet_lab.experiments.trials import Trial
 from granet_lab.upkeep.verification import DAMAGED, ORPHANED, UNKNOWN, verify
 
 # What a run consists of, below its folder; nothing else is packed, and nothing else let in.
@@ -81,6 +87,38 @@ def chosen(lab: Lab, names: Iterable[str] = ()) -> list[Run]:
         if name not in there:
             raise ValueError(f"there is no run {name!r} in {lab.path}: granet-lab runs lists them")
     return [there[name] for name in wanted or there]
+
+
+def measured(lab: Lab, runs: Iterable[str] = ()) -> pd.DataFrame:
+    """The tidy table of all that is measured, by criteria that are not known here, too.
+
+    Args:
+        lab: where.
+        runs: names of their folders; by default all.
+
+    Raises:
+        ValueError: a run that the lab does not have.
+    """
+    rows = []
+    for run in chosen(lab, runs):
+        for path in sorted(run.path.glob("trials/[!.]*.json")):
+            try:
+                found = files.read_json(path)
+                names = {"run": run.path.name, "trial": path.stem}
+                rows.append(_asked(found["trial"]) | found["row"] | names)
+            except FileNotFoundError:  # taken away meanwhile
+                continue
+            except DamagedFile as damaged:
+                files.set_aside(damaged, path)
+    return tidy(rows)
+
+
+def _asked(described: dict[str, Any]) -> dict[str, Any]:
+    """The columns that say what was asked; what is not known here has them in its row alone."""
+    try:
+        return trial_columns(restore(Trial, described))
+    except ValueError:
+        return {}
 
 
 def _parts(folder: Path, checkpoints: bool) -> list[Path]:

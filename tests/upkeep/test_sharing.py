@@ -15,7 +15,7 @@ from granet_lab.experiments import files
 from granet_lab.experiments.identity import identity
 from granet_lab.models.named import MODELS
 from granet_lab.sparsity.criteria import CRITERIA
-from granet_lab.upkeep.sharing import merge, pack
+from granet_lab.upkeep.sharing import measured, merge, pack
 from granet_lab.upkeep.verification import verify
 
 
@@ -250,6 +250,19 @@ def notebook(lab, recipe, define):
     lab.measure(trials, workers=1, stack=1, progress=False)
     yield trials[0]
     CRITERIA._entries.pop("mine", None)
+
+
+def test_all_that_is_measured_is_one_table_whatever_is_known_here(lab, notebook, sparse_recipe):
+    more = gl.grid(sparse_recipe, epoch=1, rate=0.5, recovery_epochs=1)
+    lab.measure(more, workers=1, progress=False)
+    whole = lab.table(lab.trials())
+    assert measured(lab).equals(whole)
+    forget()
+    assert measured(lab).equals(whole)
+    name = lab.run(sparse_recipe).path.name
+    assert measured(lab, [name]).equals(lab.table(more))
+    min(lab.run(sparse_recipe).path.glob("trials/*")).write_text("{}")
+    assert len(measured(lab)) == len(whole) - 1
 
 
 def forget():
