@@ -3,6 +3,7 @@ import re
 import pytest
 
 import granet_lab as gl
+from granet_lab.experiments.execution import failures
 from granet_lab.sparsity.criteria import CRITERIA
 
 SMALL = ("--set", "model=mlp", "epochs=3", "milestones=()", "train_size=100")
@@ -14,7 +15,7 @@ def measured(run):
     assert run("measure", *SMALL, *asked)[0] == 0
 
 
-def test_a_damaged_file_is_named_and_set_aside_and_measured_anew(run, measured, tmp_path):
+def test_a_damaged_file_is_named_and_set_aside_and_measured_anew(run, measured, tmp_path, caplog):
     assert run("verify")[:2] == (0, "0 damaged, 0 orphaned, 0 unfinished, 0 leftover, 0 unknown\n")
     path = next(tmp_path.glob("data/runs/*/trials/*.json"))
     path.write_text("{}")
@@ -22,8 +23,11 @@ def test_a_damaged_file_is_named_and_set_aside_and_measured_anew(run, measured, 
     assert code == 1
     assert re.search(rf"damaged: .*{path.name}: ", out)
     assert path.exists()
-    code, out, _ = run("verify", "--repair")
-    assert (code, "set aside" in out, path.exists()) == (0, True, False)
+    caplog.clear()
+    code, out, err = run("verify", "--repair")
+    assert (code, out.count(path.name), path.exists()) == (0, 1, False)
+    assert "; set aside\n" in out
+    assert caplog.text == err == ""
     assert "1 leftover" in run("verify")[1]
 
 
@@ -56,11 +60,13 @@ def test_checkpoints_are_thinned_after_it_was_said_what_that_frees(run, measured
     count = lambda: len(list(tmp_path.glob("data/runs/*/checkpoints/*")))  # noqa: E731
     code, out, _ = run("prune-store", "--unneeded")
     assert (code, count()) == (0, 4)
-    assert "1 checkpoints of" in out
+    assert ": 1 checkpoint less, 3 left, " in out
     assert "do it with --yes" in out
     code, out, _ = run("prune-store", "--unneeded", "--yes")
     assert (code, count()) == (0, 3)
     assert out.endswith("MB freed\n")
+    for yes in ((), ("--yes",)):
+        assert run("prune-store", "--unneeded", *yes)[:2] == (0, "there is nothing to free\n")
 
 
 def test_a_lab_goes_to_a_colleague_and_comes_in_there(run, measured, tmp_path):
@@ -132,15 +138,21 @@ def test_what_is_there_is_not_written_over(run, measured, tmp_path, name):
         ("prune-store --every 2 --lab nothing", "there is no lab nothing"),
         ("prune-store", "there is no lab data/runs"),
         ("export x.zip", "there is no lab data/runs"),
+        ("verify --lab file", "there is no lab file"),
+        ("runs --lab file", "there is no lab file"),
         ("import file", "file is not a whole tar file"),
-        ("import nothing.tar", "nothing.tar"),
+        ("import nothing.tar", "nothing.tar: No such file or directory"),
+        ("import .", ".: Is a directory"),
+        ("import file/x.tar", "file/x.tar: Not a directory"),
     ],
 )
-def test_a_mistyped_command_names_the_culprit(run, words, why):
+def test_a_mistyped_command_names_the_culprit(run, words, why, tmp_path):
     code, _, err = run(*words.split())
     assert code == 1
     assert why in err
+    assert "Errno" not in err
     assert len(err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +162,27 @@ def test_a_mistyped_command_names_the_culprit(run, words, why):
         ("export x.zip", r"x.zip must end in .tar, .tar.gz or .csv"),
         ("export x.tar --run nope", "there is no run 'nope'"),
         ("export x.csv --run nope", "there is no run 'nope'"),
+        ("export file/x.tar", "cannot write file/x.tar: Not a directory"),
+        ("export file/x.csv", "cannot write to file: Not a directory"),
+        ("import file --lab file", "file is not a whole tar file"),
     ],
 )
 def test_so_does_one_that_asks_for_nothing_sensible(run, measured, words, why):
     code, _, err = run(*words.split())
     assert code == 1
     assert why in err
+    assert "Errno" not in err
+
+
+def test_runs_tells_how_many_trials_have_failed(run, measured, tmp_path):
+    lab = gl.Lab("data/runs", "cpu")
+    assert list(lab.runs().failed) == [0]
+    failures.write(lab.path, lab.trials()[0], "RuntimeError: not today")
+    assert list(lab.runs().failed) == [1]
+    assert "failed" in run("runs")[1]
+
+
+def test_a_terminal_sees_how_far_verifying_is(run, measured, monkeypatch, capsys):
+    assert run("verify")[2] == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert "0/1 [" in run("verify")[2]

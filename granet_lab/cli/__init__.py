@@ -23,7 +23,14 @@ def main() -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="granet-lab", description=main.__doc__)
     except (ValueError, OSError) as error:
-        sys.exit(f"granet-lab: {error}")
+        sys.exit(f"granet-lab: {_words(error)}")
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from what was finished", file=sys.stderr)
         sys.exit(130)
+
+
+def _words(error: Exception) -> str:
+    """An error in a line; what the system refuses by the file's name, without a number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -40,16 +40,19 @@ def verify(*, lab: Path = LAB, repair: bool = False, clean: bool = False) -> Non
     """
     from collections import Counter
 
+    from tqdm import tqdm
+
     from granet_lab.upkeep import leftovers, repairing, verification
 
     found: Counter[str] = Counter()
     bad = 0
-    for finding in verification.verify(lab):
+    for finding in verification.verify(lab, progress=True):
         found[finding.kind] += 1
         done = repairing.repair(finding) if repair else ""
         if clean and finding.kind == verification.LEFTOVER and leftovers.take_away(finding.path):
             done = "taken away"
-        print("; ".join(filter(None, [f"{finding.kind}: {finding.path}: {finding.why}", done])))
+        said = f"{finding.kind}: {finding.path}: {finding.why}"
+        tqdm.write(f"{said}; {done}" if done else said)  # beside the bar
         bad += finding.kind in (verification.DAMAGED, verification.ORPHANED) and not done
     print(", ".join(f"{found[kind]} {kind}" for kind in verification.KINDS))
     if bad:
@@ -78,10 +81,13 @@ def prune_store(
 
     place = _there(lab)
     found = [one for one in thin(place, every, unneeded) if one.epochs]
+    if not found:
+        print("there is nothing to free")
+        return
     for one in found:
         print(
-            f"{one.run.path.name}: {len(one.epochs)} checkpoints of {one.bytes / 1e6:.1f} MB go, "
-            f"{len(one.kept)} stay"
+            f"{one.run.path.name}: {counted(len(one.epochs), 'checkpoint')} less, "
+            f"{len(one.kept)} left, {one.bytes / 1e6:.1f} MB"
         )
         if yes:
             one.take()
@@ -138,6 +144,7 @@ def import_(file: tyro.conf.Positional[Path], *, lab: Path = LAB) -> None:
     from granet_lab import Lab
     from granet_lab.upkeep import sharing
 
+    sharing.check(file)  # before there is a lab for nothing
     found = sharing.merge(Lab(lab), file)
     for path, why in found.kept.items():
         print(f"left out: {path}: {why}")

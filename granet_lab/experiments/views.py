@@ -127,7 +127,8 @@ class Views:
                     "of": recipe.epochs,
                     "test_acc": history[-1].get("test_acc") if history else None,
                     "checkpoints": len(run.checkpoints),
-                    "trials": len(list(run.path.glob("trials/*.json"))),
+                    "trials": len(list(run.path.glob("trials/[!.]*.json"))),
+                    "failed": len(list(run.path.glob("failures/[!.]*.json"))),
                     "MB": sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file()) / 1e6,
                 }
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import lzma
 import re
@@ -69,10 +70,14 @@ def pack(lab: Lab, path: Path, runs: Iterable[str] = (), checkpoints: bool = Tru
     if not packed:
         raise ValueError(f"{lab.path} holds no runs")
     mode = "w:gz" if path.suffix == ".gz" else "w"
-    with files.appearing(path) as file, tarfile.open(fileobj=file, mode=mode) as archive:
-        for run in packed:
-            for part in _parts(run.path, checkpoints):
-                archive.add(part, f"{run.path.name}/{part.relative_to(run.path)}", False)
+    try:
+        with files.appearing(path) as file, tarfile.open(fileobj=file, mode=mode) as archive:
+            for run in packed:
+                for part in _parts(run.path, checkpoints):
+                    with contextlib.suppress(FileNotFoundError):  # taken away meanwhile
+                        archive.add(part, f"{run.path.name}/{part.relative_to(run.path)}", False)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     return packed
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from granet_lab.experiments import checkpoints, files
-from granet_lab.experiments.execution import claims, progress
+from granet_lab.experiments.execution import claims
+from granet_lab.experiments.execution.progress import busy
 from granet_lab.experiments.execution.telling import NOTES
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import folder_name, identified, identity, restore
@@ -41,11 +44,12 @@ class Finding:
     why: str
 
 
-def verify(root: Path) -> Iterator[Finding]:
+def verify(root: Path, progress: bool = False) -> Iterator[Finding]:
     """Read a whole lab; nothing is changed.
 
     Args:
         root: its folder. Somebody may be at work in it.
+        progress: whether to show a bar, on a terminal.
 
     Raises:
         ValueError: there is no such folder.
@@ -54,9 +58,14 @@ def verify(root: Path) -> Iterator[Finding]:
         raise ValueError(f"there is no lab {root}")
     yield from _leftovers(root)
     yield from _leftovers(root / NOTES)
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if folder.name != NOTES and not folder.name.startswith(".") and not is_aside(folder):
-            yield from _run(root, folder)
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and _is_looked_into(path)]
+    disable = None if progress else True  # None: where there is no terminal
+    for folder in tqdm(folders, unit="run", leave=False, disable=disable):
+        yield from _run(root, folder)
+
+
+def _is_looked_into(folder: Path) -> bool:
+    return folder.name != NOTES and not folder.name.startswith(".") and not is_aside(folder)
 
 
 def _run(root: Path, folder: Path) -> Iterator[Finding]:
@@ -113,7 +122,7 @@ def _beyond(run: Run, epoch: int) -> bool:
 def under_way(folder: Path) -> bool:
     """Whether a process that may still be there works in a run's folder."""
     claimed = claims.held(folder) and age(claims.path_of(folder)) < ABANDONED
-    return claimed or progress.busy(folder)
+    return claimed or busy(folder)
 
 
 def _new(folder: Path) -> bool:

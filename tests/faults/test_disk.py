@@ -99,3 +99,24 @@ def test_a_store_that_may_only_be_read_is_read_and_says_so_when_asked_for_more(
     with pytest.raises(OSError, match=f"cannot write to {lab.path}: Read-only file system"):
         lab.measure(asked(), workers=1, progress=False)
     assert {p: p.read_bytes() for p in mounted.rglob("*") if p.is_file()} == before
+
+
+def test_a_store_that_may_only_be_read_is_verified_and_not_changed(run, mounted):
+    lab = gl.Lab(mounted / "runs", device="cpu")
+    lab.measure(asked()[:2], workers=1, progress=False)
+    (damaged, left) = lab.path.glob("*/checkpoints/000[12].safetensors")
+    damaged.write_bytes(b"")
+    left.rename(left.with_name(f"{left.name}.damaged-01234567"))
+    run("export", "lab.tar", "--lab", str(lab.path))
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+    code, out, _ = run("verify", "--lab", str(lab.path))
+    assert (code, "1 damaged" in out, "1 leftover" in out) == (1, True, True)
+    for words in ("verify --repair", "verify --clean", "prune-store --every 4 --yes"):
+        code, _, err = run(*words.split(), "--lab", str(lab.path))
+        assert (code, len(err.splitlines()), "Errno" in err) == (1, 1, False)
+        assert f"{lab.path}" in err
+        assert err.endswith(": Read-only file system\n")
+    code, _, err = run("import", "lab.tar", "--lab", str(lab.path))
+    assert (code, err) == (1, f"granet-lab: cannot write to {lab.path}: Read-only file system\n")
+    code, _, err = run("export", str(mounted / "x.tar"), "--lab", str(lab.path))
+    assert err == f"granet-lab: cannot write {mounted / 'x.tar'}: Read-only file system\n"
