@@ -29,13 +29,13 @@ def runs(*, lab: Path = LAB) -> None:
 def verify(*, lab: Path = LAB, repair: bool = False, clean: bool = False) -> None:
     """Read a whole lab, and name what is damaged, orphaned, unfinished or left over.
 
-    Exits with 1 if something is damaged or orphaned and stays so.
+    Exits with 1 if something is damaged or orphaned and stays so. A recipe that is lost is repaired
+    from the run's trials; where there are none, the run is set aside.
     Example: granet-lab verify --repair
 
     Args:
         lab: Folder of the runs.
-        repair: Set aside what is damaged or orphaned; it is computed anew when it is asked for. A
-            recipe that is lost is taken from the run's trials.
+        repair: Set aside what is damaged or orphaned; it is computed anew when it is asked for.
         clean: Take away what is left over; what was set aside as damaged is gone then.
     """
     from collections import Counter
@@ -104,11 +104,11 @@ def export(
 ) -> None:
     """Pack runs into one file for a colleague, or all that was measured into a table.
 
+    What is there is not written over.
     Example: granet-lab export for_ada.tar --no-checkpoints
 
     Args:
-        out: A .tar or .tar.gz of runs; or a .csv, the table of all measured trials. What is there
-            is not written over.
+        out: A .tar or .tar.gz of runs; or a .csv, the table of all measured trials.
         run: Names of runs, as granet-lab runs lists them; by default all.
         checkpoints: Whether they come along: most of the size.
         lab: Folder of the runs.

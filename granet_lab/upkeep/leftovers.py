@@ -33,7 +33,7 @@ def leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
     passing = _PASSING | (_NOTED if folder.name == NOTES else {})
     for pattern, why in passing.items():
         for path in sorted(folder.glob(pattern)):
-            if min(map(age, [path, *path.rglob("*")])) > ABANDONED:
+            if _abandoned(path):
                 yield path, why
     for path in sorted(filter(is_aside, folder.glob(f"*{ASIDE}*"))):
         yield path, "it was set aside as damaged"
@@ -50,6 +50,14 @@ def age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether nobody has changed a file for long, or a folder and anything in it."""
+    try:
+        return all(age(one) > ABANDONED for one in (path, *path.rglob("*")))
+    except FileNotFoundError:  # somebody is taking it away
+        return False
 
 
 def take_away(path: Path) -> bool:

@@ -69,32 +69,37 @@ def _is_looked_into(folder: Path) -> bool:
 
 
 def _run(root: Path, folder: Path) -> Iterator[Finding]:
-    yield from _leftovers(folder)
-    yield from _leftovers(folder / "checkpoints")
-    yield from _leftovers(folder / "trials")
-    yield from _leftovers(folder / "failures")
-    yield from _leftovers(folder / NOTES)
-    recipe_path = folder / "recipe.json"
+    for part in ("", "checkpoints", "trials", "failures", NOTES):
+        yield from _leftovers(folder / part)
+    path = folder / "recipe.json"
     try:
-        recipe, home, unknown = _recipe(files.read_json(recipe_path)["recipe"])
+        recipe, home, unknown = _recipe(files.read_json(path)["recipe"])
     except FileNotFoundError:
-        if under_way(folder) or _new(folder):
-            yield Finding(folder, UNFINISHED, "it has no recipe.json yet")
-        elif recipe_path.exists():  # somebody has begun and ended it meanwhile
-            yield from _run(root, folder)
-        else:
-            yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
+        yield from _without_recipe(root, folder)
         return
     except _UNLIKE as error:
-        yield Finding(recipe_path, DAMAGED, _words(error, recipe_path))
+        yield Finding(path, DAMAGED, _words(error, path))
         return
     if home != folder.name:
         yield Finding(folder, ORPHANED, f"its recipe belongs into {home}")
-        return
-    if unknown:
-        yield Finding(recipe_path, UNKNOWN, unknown)
-        return
-    run = Run(root, recipe)
+    elif recipe is None:
+        yield Finding(path, UNKNOWN, unknown)
+    else:
+        yield from _parts(Run(root, recipe))
+
+
+def _without_recipe(root: Path, folder: Path) -> Iterator[Finding]:
+    if under_way(folder) or _new(folder):
+        yield Finding(folder, UNFINISHED, "it has no recipe.json yet")
+    elif (folder / "recipe.json").exists():  # somebody has begun and ended it meanwhile
+        yield from _run(root, folder)
+    else:
+        yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
+
+
+def _parts(run: Run) -> Iterator[Finding]:
+    """Everything in a run's folder but its recipe."""
+    folder, epochs = run.path, run.recipe.epochs
     yield from _environment(folder)
     # Listed before the history is read: somebody at work writes a row, then its checkpoint.
     listed = sorted(folder.glob("checkpoints/*.safetensors"))
@@ -106,12 +111,11 @@ def _run(root: Path, folder: Path) -> Iterator[Finding]:
         yield Finding(history, DAMAGED, _words(damaged, history))
     # Where the history is damaged, or was, the checkpoints are made anew together with it.
     lost = rows is None or any(folder.glob(f"{history.name}{ASIDE}*"))
-    yield from _checkpoints(run, listed, recipe.epochs + 1 if lost else len(rows))
+    yield from _checkpoints(run, listed, epochs + 1 if lost else len(rows))
     yield from _trials(folder / "trials")
     yield from _trials(folder / "failures")
-    if rows is not None and not complete(recipe, rows):
-        done = max(0, len(rows) - 1)
-        yield Finding(folder, UNFINISHED, f"{done} of {recipe.epochs} epochs are trained")
+    if rows is not None and not complete(run.recipe, rows):
+        yield Finding(folder, UNFINISHED, f"{max(0, len(rows) - 1)} of {epochs} epochs are trained")
 
 
 def _beyond(run: Run, epoch: int) -> bool:

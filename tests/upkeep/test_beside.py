@@ -15,7 +15,7 @@ import granet_lab as gl
 from granet_lab.experiments.execution import claims
 from granet_lab.experiments.execution.claims import Claims
 from granet_lab.upkeep.sharing import merge, pack
-from granet_lab.upkeep.verification import ORPHANED, UNFINISHED, verify
+from granet_lab.upkeep.verification import LEFTOVER, ORPHANED, UNFINISHED, verify
 
 LONG_AGO = time.time() - 7200
 
@@ -87,7 +87,7 @@ def test_a_claim_of_another_machine_holds_while_it_is_touched(lab, folder):
     claim.write_text(json.dumps(said | {"where": "elsewhere"}))
     assert found(lab) == {(UNFINISHED, folder.name)}
     os.utime(claim, (LONG_AGO, LONG_AGO))
-    assert found(lab) == {(ORPHANED, folder.name)}
+    assert found(lab) == {(ORPHANED, folder.name), (LEFTOVER, claim.name)}
 
 
 def test_a_folder_in_which_something_was_made_without_a_recipe_is_not_new(lab, recipe):
