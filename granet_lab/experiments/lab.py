@@ -101,6 +101,7 @@ class Lab(Views):
                 bar.set_postfix_str(f"test {row['test_acc']:.1f}%", refresh=False)
                 bar.update(max(0, row["epoch"] - bar.n))
                 teller.tell(run.path, TRAINING, row["epoch"], recipe.epochs)
+        run.describe(self.device)  # it may be whole but for that
         tidy(run.path)
         if run.diverged:
             logger.warning("%s: %s", run.path.name, run.diverged)

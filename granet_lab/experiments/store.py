@@ -221,7 +221,8 @@ class Run:
         """Write down what the run is and where it was begun, unless that is there."""
         if (self.path / "recipe.json").exists():
             return
-        files.write_json(self.path / "environment.json", environment(device))
+        if not self.rows():
+            files.write_json(self.path / "environment.json", environment(device))
         files.write_json(
             self.path / "recipe.json", {"schema": SCHEMA, "recipe": describe(self.recipe)}
         )

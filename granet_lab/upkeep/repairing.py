@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ from typing import Any
 from granet_lab.experiments import files
 from granet_lab.experiments.identity import SCHEMA, folder_name
 from granet_lab.upkeep.leftovers import ASIDE
-from granet_lab.upkeep.verification import DAMAGED, ORPHANED, Finding, under_way
+from granet_lab.upkeep.verification import DAMAGED, ORPHANED, RUN, UNFINISHED, Finding, under_way
 
 _RECIPE = "recipe.json"
-# Other folders are somebody's own, not runs that were lost.
-_RUN = re.compile(r".+-[0-9a-f]{16}")
 
 
 def repair(finding: Finding) -> str:
     """Set aside what is damaged or orphaned, so that it is computed anew when somebody asks for it.
 
-    A run that has lost its recipe gets it again from a trial that tells it. Where none does, nobody
-    will look into its folder any more: it is set aside as a whole, unless somebody works there.
+    A run that has lost its recipe gets it again from a trial that tells it. Where none does, and
+    nothing was trained, its folder is set aside as a whole, unless somebody works there.
 
     Returns:
         What was done, in words; "" if nothing was.
@@ -31,11 +28,9 @@ def repair(finding: Finding) -> str:
         OSError: a name cannot be changed, or the recipe not be written.
     """
     path = finding.path
-    if finding.kind not in (DAMAGED, ORPHANED):
-        return ""
-    if path.is_dir():
+    if path.is_dir() and finding.kind in (ORPHANED, UNFINISHED):
         return _find_recipe(path)
-    if not _set_aside(path):
+    if finding.kind not in (DAMAGED, ORPHANED) or not _set_aside(path):
         return ""
     mended = _find_recipe(path.parent) if path.name == _RECIPE else ""
     return mended or "set aside"
@@ -43,15 +38,15 @@ def repair(finding: Finding) -> str:
 
 def _find_recipe(folder: Path) -> str:
     """Give a run its recipe again, or give the run up; what was done."""
-    if (folder / _RECIPE).exists() or not _RUN.fullmatch(folder.name):
+    if (folder / _RECIPE).exists() or not RUN.fullmatch(folder.name):
         return ""
     recipe = _told(folder)
     if recipe is not None:
         files.write_json(folder / _RECIPE, {"schema": SCHEMA, "recipe": recipe})
         return "its recipe is there again, as a trial tells it"
-    if under_way(folder) or not _set_aside(folder):
+    if any(folder.glob("history.jsonl")) or under_way(folder) or not _set_aside(folder):
         return ""
-    return "the folder is set aside, as no trial tells its recipe"
+    return "the folder is set aside, as nothing tells its recipe"
 
 
 def _told(folder: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from granet_lab.upkeep.leftovers import ABANDONED, ASIDE, age, is_aside, leftove
 DAMAGED, ORPHANED, UNFINISHED, LEFTOVER = "damaged", "orphaned", "unfinished", "leftover"
 UNKNOWN = "unknown"
 KINDS = (DAMAGED, ORPHANED, UNFINISHED, LEFTOVER, UNKNOWN)
+# What the folder of a run is called.
+RUN = re.compile(r".+-[0-9a-f]{16}")
+_ASKED = "who asks for the run again, or repairs the lab, finds it all the same"
 # What reading a file comes to that describes no run or trial.
 _UNLIKE = (ValueError, KeyError, TypeError, AttributeError)
 
@@ -65,7 +69,9 @@ def verify(root: Path, progress: bool = False) -> Iterator[Finding]:
 
 
 def _is_looked_into(folder: Path) -> bool:
-    return folder.name != NOTES and not folder.name.startswith(".") and not is_aside(folder)
+    """Whether it is a run's folder, and not somebody's own."""
+    named = RUN.fullmatch(folder.name) is not None or (folder / "recipe.json").exists()
+    return named and not folder.name.startswith(".") and not is_aside(folder)
 
 
 def _run(root: Path, folder: Path) -> Iterator[Finding]:
@@ -93,6 +99,8 @@ def _without_recipe(root: Path, folder: Path) -> Iterator[Finding]:
         yield Finding(folder, UNFINISHED, "it has no recipe.json yet")
     elif (folder / "recipe.json").exists():  # somebody has begun and ended it meanwhile
         yield from _run(root, folder)
+    elif any(folder.glob("history.jsonl")):
+        yield Finding(folder, UNFINISHED, f"it has no recipe.json: {_ASKED}")
     else:
         yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
 

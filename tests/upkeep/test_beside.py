@@ -93,6 +93,7 @@ def test_a_claim_of_another_machine_holds_while_it_is_touched(lab, folder):
 def test_a_folder_in_which_something_was_made_without_a_recipe_is_not_new(lab, recipe):
     run = lab.train(recipe, progress=False)
     (run.path / "recipe.json").unlink()
+    (run.path / "history.jsonl").unlink()
     assert found(lab) == {(ORPHANED, run.path.name)}
 
 

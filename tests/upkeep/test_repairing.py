@@ -1,4 +1,3 @@
-import os
 import time
 
 import pytest
@@ -57,8 +56,8 @@ def test_a_recipe_that_is_lost_is_taken_from_a_trial(lab, trials, measured, cont
 def test_so_is_one_that_a_look_at_the_lab_has_set_aside(lab, measured):
     (measured.path / "recipe.json").write_text("{}")
     assert lab.recipes() == []
-    assert found(lab) >= {(ORPHANED, measured.path.name)}
-    assert repaired(lab)
+    assert found(lab) >= {(UNFINISHED, measured.path.name)}
+    assert repaired(lab) == ["its recipe is there again, as a trial tells it"]
     assert lab.recipes() == [measured.recipe]
     assert kinds(lab) == {LEFTOVER}
 
@@ -69,16 +68,38 @@ def test_a_trial_of_another_run_tells_nothing(lab, recipe, measured, sparse_reci
     other.trial_path("0" * 16).parent.mkdir()
     other.trial_path("0" * 16).write_bytes(one.read_bytes())
     (other.path / "recipe.json").write_text("{}")
-    (done,) = repaired(lab)
-    assert "no trial tells its recipe" in done
+    assert repaired(lab) == ["set aside"]
     assert lab.recipes() == [recipe]
 
 
-def test_a_run_whose_recipe_nobody_tells_is_set_aside_as_a_whole(lab, recipe, measured):
+@pytest.mark.parametrize("how", ["trained", "measured"])
+def test_a_run_whose_recipe_nobody_tells_is_kept_and_has_it_again_once_asked_for(
+    lab, trials, measured, how
+):
     for path in measured.path.glob("trials/*"):
         path.unlink()
+    path, born = measured.path / "recipe.json", (measured.path / "environment.json").read_bytes()
+    whole, history = path.read_bytes(), measured.rows()
+    path.write_text("{}")
+    assert repaired(lab) == ["set aside"]
+    assert found(lab) >= {(UNFINISHED, measured.path.name)}
+    assert not {DAMAGED, ORPHANED} & kinds(lab)
+    assert repaired(lab) == []
+    if how == "trained":
+        lab.train(measured.recipe, progress=False)
+    else:
+        lab.measure(trials, workers=1, progress=False)
+    assert path.read_bytes() == whole
+    assert measured.rows() == history
+    assert (measured.path / "environment.json").read_bytes() == born
+    assert kinds(lab) == {LEFTOVER}
+
+
+def test_a_run_of_which_nothing_is_left_is_set_aside_as_a_whole(lab, recipe, measured):
+    for path in (*measured.path.glob("trials/*"), measured.path / "history.jsonl"):
+        path.unlink()
     (measured.path / "recipe.json").write_text("{}")
-    assert repaired(lab) == ["the folder is set aside, as no trial tells its recipe"]
+    assert repaired(lab) == ["the folder is set aside, as nothing tells its recipe"]
     (aside,) = lab.path.glob("*.damaged-*")
     assert found(lab) == {(LEFTOVER, aside.name)}
     assert lab.recipes() == []
@@ -107,10 +128,8 @@ def test_nothing_is_set_aside_where_somebody_works(lab, recipe, measured, busy):
 def test_folders_that_are_no_runs_are_left_alone(lab):
     (lab.path / "notes").mkdir()
     (lab.path / "notes" / "mine.txt").write_text("mine")
-    os.utime(lab.path / "notes", (LONG_AGO, LONG_AGO))
-    assert found(lab) == {(ORPHANED, "notes")}
+    assert found(lab) == set()
     assert repaired(lab) == []
-    assert (lab.path / "notes" / "mine.txt").exists()
 
 
 def test_a_damaged_environment_is_set_aside_and_in_nobodys_way(lab, trials, measured):

@@ -262,6 +262,7 @@ class _Task:
             return
         run, name = Run(self._place.root, one.recipe), identity(one.trial)
         found = one.found(stacked)
+        run.describe(self._place.device)  # nobody would find a trial of a run without a recipe
         files.write_json(
             run.trial_path(name), {"schema": SCHEMA, "trial": describe(one.trial), **found}
         )
