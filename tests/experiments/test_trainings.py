@@ -178,9 +178,10 @@ def test_a_run_that_diverges_when_trained_anew_keeps_nothing_of_before(lab, reci
     assert max(run.checkpoints) < len(run.rows())
 
 
-def test_every_step_is_a_pulse(lab, recipe):
+def test_every_step_and_every_test_of_a_split_is_a_pulse(lab, recipe):
     beats = []
     one = trainings.Training(lab.run(recipe), pulse=lambda: beats.append(1))
     for _ in trainings.train_alone(one):
         pass
-    assert len(beats) == recipe.epochs * (200 // recipe.batch_size)
+    steps = recipe.epochs * (200 // recipe.batch_size)
+    assert len(beats) == steps + 2 * (recipe.epochs + 1)  # the splits are a block each
