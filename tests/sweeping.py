@@ -1,10 +1,12 @@
 """A small sweep: what tests of executors and of faults disturb, and the command that runs it."""
 
+import contextlib
 import signal
 import subprocess
 import sys
 
 import granet_lab as gl
+from granet_lab.experiments.execution import clusters
 
 RECIPE = gl.recipes.digits(model="mlp", epochs=4, milestones=(2,), train_size=200)
 
@@ -30,10 +32,11 @@ def numbers(table):
     return table.drop(columns="seconds")
 
 
-def start(path, workers=2, trials=slice(None)):
-    """The sweep in a process group of its own."""
+def start(path, workers=2, trials=slice(None), on="loky"):
+    """The sweep in a process group of its own; on loky, or on a cluster of Dask that it hosts."""
+    ends = str(trials.start), str(trials.stop)
     return subprocess.Popen(
-        [sys.executable, __file__, str(path), str(workers), str(trials.start), str(trials.stop)],
+        [sys.executable, __file__, str(path), str(workers), *ends, on],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -43,8 +46,12 @@ def start(path, workers=2, trials=slice(None)):
 
 
 if __name__ == "__main__":
-    path, workers, *ends = sys.argv[1:]
+    path, workers, *ends, on = sys.argv[1:]
     which = slice(*(None if end == "None" else int(end) for end in ends))
     lab = gl.Lab(path, device="cpu")
-    found = lab.measure(asked()[which], workers=int(workers), progress=False)
+    with contextlib.ExitStack() as stack:
+        where = {"workers": int(workers)}
+        if on == "dask":
+            where = {"executor": stack.enter_context(clusters.local(int(workers)))}
+        found = lab.measure(asked()[which], progress=False, **where)
     sys.exit(0 if (found.status == "ok").all() else 1)

@@ -1,6 +1,7 @@
 """SIGKILL at random moments: of workers, of who waits for them, of everything."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -10,58 +11,84 @@ import psutil
 import pytest
 from sweeping import start
 
+from granet_lab.experiments.files import read_json
+
 # (kills in CI, kills in the long version) for each victim.
-COUNTS = {"workers": (4, 40), "the client": (3, 30), "the whole sweep": (3, 30)}
-WORKER = "loky.backend.popen_loky_posix"
-LONG = [
-    pytest.param(victim, long, id=f"{victim}, {long} times", marks=pytest.mark.slow)
-    for victim, (_, long) in COUNTS.items()
-]
-SHORT = [
-    pytest.param(victim, few, id=f"{victim}, {few} times") for victim, (few, _) in COUNTS.items()
+COUNTS = {
+    ("loky", "workers"): (4, 40),
+    ("loky", "the client"): (3, 30),
+    ("loky", "the whole sweep"): (3, 30),
+    ("dask", "workers"): (2, 10),
+    ("dask", "the client"): (2, 10),
+}
+# What the command of a worker says.
+WORKER = {"loky": "loky.backend.popen_loky_posix", "dask": "multiprocessing.spawn "}
+# Seconds in which a sweep begins its work; in which a worker ends that nobody waits for any more:
+# once it is at work, and whatever it does.
+LOADING = {"loky": 6, "dask": 15}
+SOON, LATER = 5, 60
+CASES = [
+    pytest.param(*case, times, id=f"{', '.join(case)}, {times} times", marks=marks)
+    for long, marks in enumerate([(), pytest.mark.slow])
+    for case, counts in COUNTS.items()
+    for times in [counts[long]]
 ]
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("victim", "times"), [*SHORT, *LONG])
-def test_killed_again_and_again_the_table_is_the_same(tmp_path, same, victim, times):
-    moments, kills, stores = random.Random(f"{victim} {times}"), 0, 0
-    at_work = 0
-    deadline = time.monotonic() + 1500
-    while kills < times:
-        assert time.monotonic() < deadline
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize(("on", "victim", "times"), CASES)
+def test_killed_again_and_again_the_table_is_the_same(tmp_path, same, on, victim, times):
+    if on == "dask":
+        pytest.importorskip("distributed")
+    moments, stores = random.Random(f"{on} {victim} {times}"), 0
+    met = []  # of each kill, whether it met work
+    deadline = time.monotonic() + 2000
+    while not enough(met, times):
+        assert time.monotonic() < deadline, met
         store = tmp_path / str(stores)
-        sweep = start(store)
-        while sweep.poll() is None and kills < times:
-            begun = at_a_moment(sweep, store, moments)
-            killed = strike(victim, sweep, moments)
-            kills += killed
-            at_work += killed and begun
+        sweep = start(store, on=on)
+        # A cluster of which a worker dies before it is there is none, and says so.
+        while victim == "workers" and sweep.poll() is None and not begun(store):
+            time.sleep(0.02)
+        while sweep.poll() is None and not enough(met, times):
+            early = len(met) % 3 == 1
+            at_a_moment(sweep, store, moments, LOADING[on] if early else None)
+            busy = at_work(sweep, store)
+            if strike(victim, sweep, moments, WORKER[on]):
+                met.append(bool(busy))
             if victim != "workers":
+                # Those that are at work notice at once that nobody waits for them any more.
+                assert gone(sweep, SOON, busy)
                 break
-        if kills == times and sweep.poll() is None and victim == "workers":
-            sweep.wait(timeout=120)
-        # Workers notice by themselves that nobody waits for them any more; once they are loaded.
-        assert gone(sweep, within=40)
+        if victim == "workers":
+            _, errors = sweep.communicate(timeout=300)
+            assert sweep.returncode == 0 or excused(store), errors
+        assert gone(sweep, LATER)
         if sweep.poll() == 0:  # it came to its end: the next kills meet a new one
             assert same(store)
             stores += 1
     assert same(tmp_path / str(stores))
-    # Else they might all have met nothing but imports.
-    assert at_work >= times // 3
 
 
-def at_a_moment(sweep, store, moments):
-    """Wait for one: mostly while something is being written, at times while it is loading, say;
-    whether anything was."""
+def enough(met, times):
+    """Whether there were so many kills, and not all of them met nothing but imports."""
+    return len(met) >= times and sum(met) >= max(1, times // 3)
+
+
+def begun(store):
+    """Whether there is a sweep, with anything loaded or not."""
+    return any(store.glob("progress/[!.]*.notes"))
+
+
+def at_a_moment(sweep, store, moments, loading=None):
+    """Wait for one: while something is being written, or within so many seconds."""
+    if loading is not None:
+        time.sleep(moments.uniform(0.5, loading))
+        return
     before = written(store)
-    if moments.random() < 0.3:
-        time.sleep(moments.uniform(0.5, 6))
-        return written(store) != before
     while sweep.poll() is None and written(store) == before:
         time.sleep(0.02)
-    time.sleep(moments.uniform(0, 3.5))
-    return written(store) != before
+    time.sleep(moments.uniform(0, 3))
 
 
 def written(store):
@@ -73,7 +100,22 @@ def written(store):
     return found
 
 
-def strike(victim, sweep, moments):
+def at_work(sweep, store):
+    """Its workers that have left word of what they are doing."""
+    told = set()
+    for path in store.glob("*/progress/[!.]*.notes"):
+        with contextlib.suppress(FileNotFoundError):
+            told.add(json.loads(path.read_text().partition("\n")[0])["pid"])
+    return {process.pid for process in processes(sweep)} & told
+
+
+def excused(store):
+    """Whether nothing has failed but what was killed again and again, with nothing in between."""
+    why = [read_json(path)["error"] for path in store.glob("*/failures/*.json")]
+    return bool(why) and all("died 3 times" in one for one in why)
+
+
+def strike(victim, sweep, moments, worker):
     """Kill once; whether there was something to kill."""
     if victim == "the whole sweep":
         with contextlib.suppress(ProcessLookupError):
@@ -83,7 +125,7 @@ def strike(victim, sweep, moments):
     if victim == "the client":
         sweep.kill()
         return sweep.wait() == -signal.SIGKILL
-    workers = processes(sweep, WORKER)
+    workers = processes(sweep, worker)
     if not workers:
         return False
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -104,9 +146,10 @@ def processes(sweep, words=""):
     return found
 
 
-def gone(sweep, within):
+def gone(sweep, within, pids=None):
+    """Whether all of its processes end in so many seconds, or those of these numbers."""
     deadline = time.monotonic() + within
-    while processes(sweep):
+    while any(pids is None or process.pid in pids for process in processes(sweep)):
         if time.monotonic() > deadline:
             return False
         sweep.poll()
