@@ -11,12 +11,15 @@ from granet_lab.upkeep.verification import DAMAGED, verify
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_that_measure_the_same_lose_nothing(tmp_path, same, processes):
-    sweeps = [start(tmp_path / "runs", workers=1) for _ in range(processes)]
-    for sweep in sweeps:
-        _, errors = sweep.communicate(timeout=200)
-        assert sweep.returncode == 0, errors
-    assert same(tmp_path / "runs")
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_several_processes_that_measure_the_same_lose_nothing(tmp_path, same, processes, times):
+    for store in map(str, range(times)):
+        sweeps = [start(tmp_path / store, workers=1) for _ in range(processes)]
+        for sweep in sweeps:
+            _, errors = sweep.communicate(timeout=200)
+            assert sweep.returncode == 0, errors
+        assert same(tmp_path / store)
 
 
 def test_parts_measured_at_the_same_time_are_one_table(tmp_path, same):
