@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from granet_lab.experiments.execution.progress import busy
 from granet_lab.experiments.execution.telling import NOTES
 
 # What a process at work makes it touches or takes away again, unless it has ended; in seconds.
@@ -26,11 +27,15 @@ _NOTED = {
     "[!.]*.notes": "whoever worked there is gone",
     "[!.]*.json": "an earlier version left word of its work there",
 }
+# A sweep of days needs it all the time, and does not touch it.
+_DEFINED = {"[!.]*.definitions": "the sweep that carried it is over"}
 
 
 def leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
     """What is left over in a folder, though not in those below it, and why."""
-    passing = _PASSING | (_NOTED if folder.name == NOTES else {})
+    passing = _PASSING
+    if folder.name == NOTES:
+        passing = passing | _NOTED | ({} if busy(folder.parent) else _DEFINED)
     for pattern, why in passing.items():
         for path in sorted(folder.glob(pattern)):
             if _abandoned(path):

@@ -4,7 +4,7 @@ import sys
 import time
 
 import pytest
-from notes import pages, telling
+from notes import pages, sweep, telling
 
 import granet_lab as gl
 from granet_lab.experiments.execution.claims import Claims, path_of
@@ -48,6 +48,7 @@ FILES = [
     "RUN/progress/0123456789abcdef.json",
     "RUN/progress/training.json",
     "progress/sweep.json",
+    "progress/0123456789abcdef.definitions",
 ]
 
 
@@ -110,6 +111,18 @@ for seed in range(8):
     table = lab.measure(gl.grid(recipe, epoch=[0, 2], rate=0.5), workers=2, progress=False)
     assert (table.status == "ok").all()
 """
+
+
+def test_what_a_sweep_of_days_carries_is_not_left_over(lab, run):
+    path = lab.path / "progress/0123456789abcdef.definitions"
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    aged(path)
+    going_on = sweep(lab)
+    going_on.tell(1, 9)
+    assert left(lab) == []
+    going_on.end()
+    assert left(lab) == [path]
 
 
 def test_nothing_is_taken_from_a_sweep_that_goes_on(lab):
