@@ -92,6 +92,12 @@ def _untrained(results: Results, recipe: Recipe) -> int:
     return 0 if rows and "diverged" in rows[-1] else recipe.epochs + 1 - len(rows)
 
 
+def about(span: float) -> str:
+    """An estimate for people: "about 3 s", but "under a second"."""
+    told = in_words(span)
+    return f"about {told}" if told[0].isdigit() else told
+
+
 def in_words(span: float) -> str:
     """A time for people: "3 s", "2 min", "1.5 h"."""
     if span < 0.95:

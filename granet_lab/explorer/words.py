@@ -61,8 +61,7 @@ def duration(span: float | None) -> str:
     """An estimate for people."""
     if span is None:
         return "no estimate yet"
-    told = estimate.in_words(span)
-    return f"about {told}" if told[0].isdigit() else told
+    return estimate.about(span)
 
 
 def numbers(scene: Scene, answers: Mapping[str, Sequence[Answer]], epoch: int) -> str:

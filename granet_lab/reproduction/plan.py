@@ -107,8 +107,8 @@ class Plan:
         size = sum(sizes[run.method] for run in self.runs) * len(self.checkpoints)
         lines += [
             f"  what stages share is measured once; {missing} epochs are missing",
-            f"  an epoch takes {estimate.in_words(each)} here (from a few steps), all of it about "
-            f"{estimate.in_words(seconds or 0)} with {workers} at a time",
+            f"  an epoch takes {estimate.in_words(each)} here (from a few steps), all of it "
+            f"{estimate.about(seconds or 0)} with {workers} at a time",
             f"  disk: up to {_bytes(size)} in {lab.path}",
         ]
         return "\n".join(lines)

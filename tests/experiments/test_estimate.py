@@ -208,3 +208,17 @@ def test_missing_epochs_are_those_of_runs_and_recoveries_without_beginnings(lab,
 )
 def test_times_are_told_in_words_of_their_size(span, words):
     assert estimate.in_words(span) == words
+
+
+@pytest.mark.parametrize(
+    ("span", "told"),
+    [
+        (0, "no time"),
+        (0.5, "under a second"),
+        (1, "about 1 s"),
+        (90, "about 2 min"),
+        (5400, "about 1.5 h"),
+    ],
+)
+def test_an_estimate_is_told_so_that_it_can_be_said(span, told):
+    assert estimate.about(span) == told

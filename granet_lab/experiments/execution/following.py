@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from granet_lab.experiments.estimate import in_words
+from granet_lab.experiments.estimate import about
 from granet_lab.experiments.execution import progress
 from granet_lab.experiments.execution.pace import Pace
 from granet_lab.experiments.execution.telling import Teller
@@ -131,7 +131,7 @@ class Following:
         """What the bar says besides epochs."""
         trials = sum(n < trial.recovery_epochs for trial, n in self._reached.items())
         seconds = self._pace.left(self.left)
-        parts = [f"about {in_words(seconds)} left"] if seconds else []
+        parts = [f"{about(seconds)} left"] if seconds else []
         counts = {
             "running": trials + len(self._under_way),
             "cached": self._cached,
