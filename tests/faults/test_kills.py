@@ -88,7 +88,7 @@ def at_a_moment(sweep, store, moments, loading=None):
     before = written(store)
     while sweep.poll() is None and written(store) == before:
         time.sleep(0.02)
-    time.sleep(moments.uniform(0, 3))
+    time.sleep(moments.uniform(0, 2))
 
 
 def written(store):
