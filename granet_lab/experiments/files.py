@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -154,10 +155,15 @@ def set_aside(damaged: DamagedFile, path: Path) -> None:
     except FileNotFoundError:
         return  # another process was faster
     except OSError as error:
-        why = error.strerror or error
-        logger.warning("%s; it is passed over, and cannot be set aside: %s", damaged, why)
+        _warn_once(f"{damaged}; it is passed over and not set aside: {error.strerror or error}")
         return
     logger.warning("%s; it is kept as %s and computed anew", damaged, aside.name)
+
+
+# It is there at every look.
+@functools.lru_cache(maxsize=1024)
+def _warn_once(words: str) -> None:
+    logger.warning(words)
 
 
 def stamp(path: Path) -> object:

@@ -35,8 +35,12 @@ class Loader:
         if self._found is not None and self._whose == whose:
             images = run.recipe.images(device)
             return self._found.fill(loop.unmasked_state(run.recipe, images))
-        kept = epoch in run.checkpoints
+        kept = run.checkpoint_path(epoch).exists()
         state = run.load(epoch, device, pulse)
         if not kept:
             self._whose, self._found = whose, Snapshot.of(state)
         return state
+
+    def forget(self) -> None:
+        """Nobody will ask for it again."""
+        self._whose, self._found = (), None

@@ -92,7 +92,7 @@ class _Shelf:
         was_there = path.exists()
         rows, before = self.run.rows(), self.rows
         if was_there and not rows:
-            damaged.append(str(path))
+            _add(path, damaged)
         self.rows = rows
         return rows != before
 
@@ -114,8 +114,14 @@ class _Shelf:
                 continue
             except DamagedFile as found:
                 files.set_aside(found, path)
-                damaged.append(str(path))
+                _add(path, damaged)
         return bool(gone) or any(self.trials.get(name) != old for name, old in before.items())
+
+
+def _add(path: Path, damaged: list[str]) -> None:
+    """Name a file, though no second time if it could not be set aside."""
+    if str(path) not in damaged:
+        damaged.append(str(path))
 
 
 def _files(folder: Path) -> dict[str, object]:

@@ -112,7 +112,13 @@ class Views:
         return Results(self.path)
 
     def runs(self) -> pd.DataFrame:
-        """What the lab holds: a row for each run."""
+        """What the lab holds: a row for each run.
+
+        Columns: ``run`` (its folder), ``method``, ``pretrained_sparsity``, ``seed``, ``epochs``
+        (trained, ``of`` so many), ``test_acc`` (after the last, in percent), how many
+        ``checkpoints`` and ``trials`` it has and how many trials have ``failed``, ``MB`` on the
+        disk.
+        """
         rows = []
         for recipe in self.recipes():
             run = self.run(recipe)

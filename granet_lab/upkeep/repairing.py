@@ -19,7 +19,8 @@ def repair(finding: Finding) -> str:
     """Set aside what is damaged or orphaned, so that it is computed anew when somebody asks for it.
 
     A run that has lost its recipe gets it again from a trial that tells it. Where none does, and
-    nothing was trained, its folder is set aside as a whole, unless somebody works there.
+    nothing was trained, its folder is set aside as a whole, unless somebody works there. A folder
+    that was renamed has its name again; a copy beside the run itself stays.
 
     Returns:
         What was done, in words; "" if nothing was.
@@ -29,11 +30,23 @@ def repair(finding: Finding) -> str:
     """
     path = finding.path
     if path.is_dir() and finding.kind in (ORPHANED, UNFINISHED):
-        return _find_recipe(path)
+        return _bring_home(path) or _find_recipe(path)
     if finding.kind not in (DAMAGED, ORPHANED) or not _set_aside(path):
         return ""
     mended = _find_recipe(path.parent) if path.name == _RECIPE else ""
     return mended or "set aside"
+
+
+def _bring_home(folder: Path) -> str:
+    """Give a folder that was renamed the name that its recipe says, if nothing is there."""
+    try:
+        home = folder.with_name(folder_name(files.read_json(folder / _RECIPE)["recipe"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
+    if home.exists() or under_way(folder):
+        return ""
+    folder.rename(home)
+    return f"it is {home.name} again"
 
 
 def _find_recipe(folder: Path) -> str:

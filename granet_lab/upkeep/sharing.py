@@ -164,6 +164,9 @@ def merge(lab: Lab, path: Path) -> Merged:
             place = folder / part
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
+        for run in folder.iterdir():
+            if not (run / "recipe.json").exists():
+                raise ValueError(f"{path} is not imported: {run.name} has no recipe.json")
         found = Merged()
         for finding in verify(folder):
             where = finding.path.relative_to(folder)
@@ -223,7 +226,7 @@ def _check_end(archive: tarfile.TarFile) -> None:
 def _merge_run(new: Run, own: Run, found: Merged) -> None:
     theirs, ours = new.rows(), own.rows()
     shared = min(len(theirs), len(ours))
-    alike = [_timeless(row) for row in theirs[:shared]] == [_timeless(r) for r in ours[:shared]]
+    alike = [_numbers(row) for row in theirs[:shared]] == [_numbers(r) for r in ours[:shared]]
     history = own.path / "history.jsonl"
     for part in _parts(new.path, checkpoints=True):
         place = own.path / part.relative_to(new.path)
@@ -237,6 +240,7 @@ def _merge_run(new: Run, own: Run, found: Merged) -> None:
             found.added.append(place)
         elif (
             (part.name == history.name and alike)
+            or part.parent.name == "checkpoints"  # of the same history; written in another order
             or place.read_bytes() == part.read_bytes()
             or part.name == "environment.json"
         ):
@@ -245,5 +249,6 @@ def _merge_run(new: Run, own: Run, found: Merged) -> None:
             found.kept[place] = "it is another one here"
 
 
-def _timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "seconds"}
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """Without how long it took, and with which version."""
+    return {name: value for name, value in row.items() if name not in ("seconds", "version")}

@@ -128,7 +128,10 @@ def _parts(run: Run) -> Iterator[Finding]:
 
 def _beyond(run: Run, epoch: int) -> bool:
     """Whether the history, looked at again, does not come to an epoch, and nobody is on the way."""
-    return not under_way(run.path) and epoch >= len(run.read_rows())
+    try:
+        return not under_way(run.path) and epoch >= len(run.read_rows())
+    except DamagedFile:  # which is a finding of its own
+        return False
 
 
 def under_way(folder: Path) -> bool:

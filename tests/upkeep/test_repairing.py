@@ -1,4 +1,4 @@
-import time
+import shutil
 
 import pytest
 from notes import telling
@@ -7,8 +7,6 @@ import granet_lab as gl
 from granet_lab.experiments.execution.claims import Claims
 from granet_lab.upkeep.repairing import repair
 from granet_lab.upkeep.verification import DAMAGED, LEFTOVER, ORPHANED, UNFINISHED, verify
-
-LONG_AGO = time.time() - 7200
 
 
 @pytest.fixture
@@ -123,6 +121,22 @@ def test_nothing_is_set_aside_where_somebody_works(lab, recipe, measured, busy):
         assert found(lab) >= {(UNFINISHED, measured.path.name)}
         assert repaired(lab) == []
         assert measured.path.is_dir()
+
+
+def test_a_folder_that_was_renamed_has_its_name_again(lab, measured):
+    path = measured.path
+    path.rename(lab.path / "mine")
+    assert found(lab) == {(ORPHANED, "mine")}
+    assert repaired(lab) == [f"it is {path.name} again"]
+    assert found(lab) == set()
+    assert measured.finished
+
+
+def test_a_copy_beside_the_run_itself_stays(lab, measured):
+    shutil.copytree(measured.path, lab.path / "copied")
+    assert found(lab) == {(ORPHANED, "copied")}
+    assert repaired(lab) == []
+    assert (lab.path / "copied").is_dir()
 
 
 def test_folders_that_are_no_runs_are_left_alone(lab):

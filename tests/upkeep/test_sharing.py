@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 import granet_lab as gl
-from granet_lab.experiments import files
+from granet_lab.experiments import files, store, trainings
 from granet_lab.experiments.identity import identity
 from granet_lab.models.named import MODELS
 from granet_lab.sparsity.criteria import CRITERIA
@@ -80,6 +80,38 @@ def test_one_run_is_packed_alone_and_an_unknown_one_refused(lab, recipe, table, 
     with pytest.raises(ValueError, match="there is no run 'nope'"):
         pack(lab, tmp_path / "none.tar", ["nope"])
     assert not (tmp_path / "none.tar").exists()
+
+
+def test_the_same_numbers_by_another_version_are_the_same_run(
+    lab, other, recipe, tmp_path, monkeypatch
+):
+    lab.train(recipe, progress=False)
+    monkeypatch.setattr(store, "version", lambda: "another")
+    ours = trainings.train(other.run(recipe))
+    for _ in range(3):
+        next(ours)
+    ours.close()
+    pack(lab, tmp_path / "lab.tar")
+    found = merge(other, tmp_path / "lab.tar")
+    assert found.kept == {}
+    assert other.run(recipe).finished
+    assert other.run(recipe).checkpoints == lab.run(recipe).checkpoints
+
+
+@pytest.mark.parametrize("name", ["RUN", "mine"])
+def test_a_run_without_a_recipe_is_refused(lab, other, table, tmp_path, name):
+    (run,) = map(lab.run, lab.recipes())
+    pack(lab, tmp_path / "lab.tar")
+    name = name.replace("RUN", run.path.name)
+    with tarfile.open(tmp_path / "lab.tar") as old, tarfile.open(tmp_path / "new.tar", "w") as new:
+        for member in old:
+            if not member.name.endswith("recipe.json"):
+                content = old.extractfile(member)
+                member.name = member.name.replace(run.path.name, name)
+                new.addfile(member, content)
+    with pytest.raises(ValueError, match=f"not imported: {name} has no recipe.json"):
+        merge(other, tmp_path / "new.tar")
+    assert contents(other) == {}
 
 
 def test_an_empty_lab_is_not_packed(lab, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Set
 
-from granet_lab.experiments.execution.packing import Pack, packs
+from granet_lab.experiments.execution.packing import Pack, packs, portions
 from granet_lab.experiments.execution.rooms import Question, Rooms
 from granet_lab.experiments.execution.tasks import Work, recipe_of
 from granet_lab.experiments.execution.tries import Tries
@@ -73,10 +73,12 @@ class Agenda:
             alike = [w for w in alike if not self._by_itself(w, room)]
         taken = set(map(id, alike))
         self._todo = [work for work in self._todo if id(work) not in taken]
-        return [Question(alike)] if room is None else packs(alike, room, self._workers)
+        if room is None:
+            return [Question(alike)]
+        return portions(alike, self._workers) if room == 1 else packs(alike, room, self._workers)
 
     def _by_itself(self, work: Work, room: int) -> bool:
-        # Trials that share no stack still go to a worker several at a time, as they lie side by
-        # side whose checkpoint is the same; a run keeps a worker busy, and trials wait for it.
+        # Trials that share no stack may share a checkpoint; a run keeps a worker busy, and trials
+        # wait for it.
         single = room == 1 and (isinstance(work, Recipe) or self._workers in (None, 1))
         return single or work in self._suspects or work in self._tries

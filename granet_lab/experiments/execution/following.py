@@ -58,7 +58,7 @@ class Following:
         }
         self._all = sum(self.left.values())
         self._pace, self._passed = Pace(), dict.fromkeys(self.left, 0)
-        self._under_way: set[Recipe] = set()
+        self._under_way: set[Recipe | Trial] = set()
         self._looked = 0.0
         self._root, self._teller, self._news = root, Teller(), progress.News()
         parts = [counted(len(self._rows), "run")] if self._rows else []
@@ -89,9 +89,13 @@ class Following:
         for recipe, run in self._runs.items():
             for name, note in self._news.of(run):
                 if name in self._names and note.alive:
+                    self._under_way.add(self._names[name])
                     self.reach(self._names[name], note.done)
                 elif name == progress.TRAINING and note.alive and recipe in self._rows:
                     self._under_way.add(recipe)
+        for trial in [one for one in self._under_way if isinstance(one, Trial)]:
+            if self._runs[trial.recipe].trial_path(identity(trial)).exists():
+                self.end(trial)  # others of its task go on
         self._pace.passed(self._passed)
         if self._under_way or self._reached:
             self._pace.begin()
@@ -111,6 +115,7 @@ class Following:
     def end(self, work: Recipe | Trial) -> None:
         """Something is not under way any more."""
         if isinstance(work, Trial):
+            self._under_way.discard(work)
             self.reach(work, work.recovery_epochs)
         elif work in self._rows:
             self._look_at(work)
@@ -129,11 +134,10 @@ class Following:
 
     def _said(self) -> str:
         """What the bar says besides epochs."""
-        trials = sum(n < trial.recovery_epochs for trial, n in self._reached.items())
         seconds = self._pace.left(self.left)
         parts = [f"{about(seconds)} left"] if seconds else []
         counts = {
-            "running": trials + len(self._under_way),
+            "running": len(self._under_way),
             "cached": self._cached,
             "failed": self.failed,
         }

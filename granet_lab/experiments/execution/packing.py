@@ -23,7 +23,7 @@ def packs(works: Sequence[Work], room: int, workers: int | None) -> list[Pack]:
 
     Args:
         works: runs or trials whose networks may share a stack.
-        room: how many networks a stack holds.
+        room: how many networks a stack holds, two at least.
         workers: how many there are; None: nobody knows, and everyone gets a full stack.
     """
     if workers is None:
@@ -34,13 +34,39 @@ def packs(works: Sequence[Work], room: int, workers: int | None) -> list[Pack]:
     left = tuple(works)
     while left:
         pieces, amount = workers, len(left)
-        if amount < 2 * workers * room:  # the last ones; a stack has two networks at least
-            pieces = max(1, min(workers, amount // min(room, 2)))
+        if amount < 2 * workers * room:  # the last ones; two networks are the smallest stack
+            pieces = max(1, min(workers, amount // 2))
         else:
             amount = workers * max(room, math.ceil(amount / (2 * workers)))
         found += _evenly(left[:amount], pieces)
         left = left[amount:]
     return found
+
+
+def portions(trials: Sequence[Trial], workers: int) -> list[Pack]:
+    """Divide trials that are measured each alone: of those that lie side by side and branch from
+    one checkpoint, as many together as leave all workers busy to the end.
+
+    A portion of several is at most half of what there is for each worker from it on, in epochs.
+
+    Args:
+        trials: the longest first.
+        workers: how many there are.
+    """
+    left = sum(map(_epochs, trials))
+    found: list[list[Trial]] = []
+    for _, group in itertools.groupby(trials, key=lambda t: (t.recipe, t.epoch)):
+        found.append([])
+        taken = 0
+        for trial in group:
+            if found[-1] and (taken + _epochs(trial)) * 2 * workers > left:
+                left -= taken
+                found.append([])
+                taken = 0
+            found[-1].append(trial)
+            taken += _epochs(trial)
+        left -= taken
+    return [tuple(portion) for portion in found]
 
 
 def shard(trials: Sequence[Trial], part: int, parts: int) -> list[Trial]:
@@ -65,6 +91,10 @@ def together(trials: Sequence[Trial]) -> list[Trial]:
     """The trials, with those side by side that branch from one run, and from one checkpoint."""
     order = {recipe: i for i, recipe in enumerate(dict.fromkeys(t.recipe for t in trials))}
     return sorted(trials, key=lambda t: (order[t.recipe], t.epoch))
+
+
+def _epochs(trial: Trial) -> int:
+    return trial.recovery_epochs + 1  # it is tested once before the first
 
 
 def _evenly(works: Pack, pieces: int) -> list[Pack]:

@@ -101,24 +101,21 @@ def busy(folder: Path) -> bool:
 
 
 def tidy(folder: Path, names: Iterable[str] = ()) -> None:
-    """Take away the notes of processes that are gone, and those that nobody can read; and words to
-    stop that are so old that all have heard them.
+    """Take away the notes of processes that are gone, and those that nobody can read.
 
     Args:
         folder: of a run or a lab.
         names: of tasks of this process, or of those that it started, that are known to be over.
     """
     over = {*names}
-    for path in folder.glob(".*.stop"):
-        if _old(path):
-            _remove(path)
     for path in _pages(folder):
         found = _read(path)
-        lost = not found and _old(path)
+        lost = not found and time.time() - (_written(path) or 0) / 1e9 > _SILENCE
         dead = found and not any(one.alive for one in found.values())
         mine = found and over >= found.keys() and all(one.own for one in found.values())
         if lost or dead or mine:
-            _remove(path)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 class News:
@@ -164,15 +161,6 @@ def _written(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except OSError:
         return None
-
-
-def _old(path: Path) -> bool:
-    return time.time() - (_written(path) or 0) / 1e9 > _SILENCE
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 def _read(path: Path, drawn: str | None = None) -> dict[str, Note]:

@@ -34,8 +34,8 @@ _ATTEMPTS = 3
 _BROKEN = (BrokenExecutor, ShutdownExecutorError)
 # Nobody can make another one like it.
 _BROKE = (
-    "the executor has broken, as a worker process died: ask again with a new one, and what is "
-    "measured stays measured"
+    "the executor has broken, as a worker process died, or was shut down: ask again with a new "
+    "one, and what is measured stays measured"
 )
 _DIED = f"its worker process died {_ATTEMPTS} times"
 
@@ -96,6 +96,7 @@ def measure_all(
             sweep.to_the_end(pool)
             followed.look()
         finally:
+            tasks.LOADER.forget()  # this process may have worked itself, and has other things to do
             for folder in (root, *(run.path for run in runs.values())):
                 progress.tidy(folder)  # some may have died on the way
     return sweep.failed

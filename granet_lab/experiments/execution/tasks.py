@@ -45,7 +45,7 @@ _WAIT = 0.3
 # said for the whole process.
 _TURN = threading.Lock()
 # What a process has trained again last is there for its next task, too.
-_LOADER = Loader()
+LOADER = Loader()
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,8 @@ class _Task:
         # be rounded differently.
         if networks < 2 or (len(works) == 1 and not self._place.on_cpu):
             for work in works:
-                self._alone(work)
+                if not self.over(work):
+                    self._alone(work)
             return networks
         try:
             self._together(works, networks)
@@ -243,7 +244,7 @@ class _Task:
         try:
             if isinstance(work, Trial):
                 yield Measurement(
-                    run, work, device, lambda c: tell(len(c) - 1, c), check, _LOADER.load
+                    run, work, device, lambda c: tell(len(c) - 1, c), check, LOADER.load
                 )
             else:
                 keep = self._keep.get(work)

@@ -24,7 +24,8 @@ class Tries:
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._counts: Counter[Hashable] = Counter()
-        self._told: set[tuple[str, str]] = set()
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._told: Counter[tuple[str, str]] = Counter()
         self._again: defaultdict[tuple[str, str], list[Work]] = defaultdict(list)
 
     def __contains__(self, work: Work) -> bool:
@@ -46,15 +47,17 @@ class Tries:
         return True
 
     def tell(self) -> None:
-        """Say what is tried again: in one line what failed for the same reason, and no reason
-        twice."""
+        """Say what is tried again: in one line what failed for the same reason, and the same reason
+        only once it has become twice as many."""
         for (kind, why), works in self._again.items():
-            if (kind, why) in self._told:
+            self._seen[kind, why] += len(works)
+            seen, told = self._seen[kind, why], self._told[kind, why]
+            if seen < 2 * told:
                 continue
-            self._told.add((kind, why))
+            self._told[kind, why] = seen
             one = f"{kind} {identity(works[0])} is"
-            many = f"{counted(len(works), kind)} are"
-            self._warn(f"{one if len(works) == 1 else many} tried again: {why}")
+            many = f"{counted(seen, kind)} are"
+            self._warn(f"{one if seen == 1 else many} tried again: {why}")
         self._again.clear()
 
     def used_up(self, what: Hashable) -> bool:

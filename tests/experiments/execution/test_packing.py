@@ -1,4 +1,5 @@
 import collections
+import heapq
 import itertools
 
 import pytest
@@ -6,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import granet_lab as gl
-from granet_lab.experiments.execution.packing import packs, shard
+from granet_lab.experiments.execution.packing import packs, portions, shard, together
 
 works = st.integers(0, 2000)
-rooms = st.integers(1, 64)
+rooms = st.integers(2, 64)
 crews = st.integers(1, 16)
 
 
@@ -20,10 +21,10 @@ def test_everything_is_in_one_pack_in_its_order(n, room, workers):
 
 @given(works, rooms, crews)
 def test_no_worker_has_nothing_to_do_where_there_is_enough_for_all(n, room, workers):
-    assert len(packs(range(n), room, workers)) >= min(workers, n // min(room, 2))
+    assert len(packs(range(n), room, workers)) >= min(workers, n // 2)
 
 
-@given(st.integers(2, 2000), st.integers(2, 64), crews)
+@given(st.integers(2, 2000), rooms, crews)
 def test_no_network_is_alone_that_could_share_a_stack(n, room, workers):
     assert min(map(len, packs(range(n), room, workers))) >= 2
 
@@ -47,13 +48,65 @@ def test_packs_are_full_stacks_as_long_as_each_worker_can_have_two_more(n, room,
         (1, 8, 2, [1]),
         (20, 8, None, [8, 8, 4]),
         (100, 8, 1, [100]),
-        (16, 1, 2, [4, 4, 2, 2, 1, 1, 1, 1]),
-        (3, 1, 2, [1, 2]),
-        (3, 1, 4, [1, 1, 1]),
     ],
 )
 def test_large_packs_come_first_and_the_last_end_together(n, room, workers, sizes):
     assert list(map(len, packs(range(n), room, workers))) == sizes
+
+
+RUN = gl.recipes.digits(model="mlp", epochs=30, milestones=())
+
+
+@st.composite
+def asked(draw):
+    """Trials in the order of a sweep, some of them a hundred times as long as others."""
+    lengths = draw(st.lists(st.sampled_from([0, 1, 3, 10, 100]), min_size=1, max_size=12))
+    trials = []
+    for epoch, length in enumerate(lengths):
+        rates = [i / 20 for i in range(1, draw(st.integers(1, 12)) + 1)]
+        trials += gl.grid(RUN, epoch=epoch, rate=rates, recovery_epochs=length)
+    return sorted(together(trials), key=lambda t: -t.recovery_epochs)
+
+
+def length_of(portion):
+    return sum(t.recovery_epochs + 1 for t in portion)
+
+
+@given(asked(), crews)
+def test_portions_are_of_one_checkpoint_and_all_there_is_in_its_order(trials, workers):
+    found = portions(trials, workers)
+    assert [t for portion in found for t in portion] == trials
+    assert all(len({t.epoch for t in portion}) == 1 for portion in found)
+
+
+@given(asked(), crews)
+def test_a_portion_of_several_is_at_most_half_of_a_workers_share(trials, workers):
+    left = length_of(trials)
+    for portion in portions(trials, workers):
+        assert len(portion) == 1 or length_of(portion) <= left / (2 * workers)
+        left -= length_of(portion)
+
+
+@given(asked(), crews)
+def test_portions_end_as_soon_as_trials_handed_over_alone_can_be_sure_to(trials, workers):
+    """Graham's bound: a fair share, and the longest trial beside it. A portion of several that
+    began with L left ends within a fair share, as it is at most L / 2 of one worker."""
+    longest = max(length_of((t,)) for t in trials)
+    assert makespan(portions(trials, workers), workers) <= length_of(trials) / workers + longest
+
+
+def makespan(tasks, workers):
+    """When the last worker ends, each taking the next task when it is done with the last."""
+    ends = [0] * workers
+    for task in tasks:
+        heapq.heappush(ends, heapq.heappop(ends) + length_of(task))
+    return max(ends)
+
+
+def test_eight_of_each_checkpoint_stay_together_until_the_end_is_near():
+    rates = [i / 20 for i in range(1, 9)]
+    trials = together(gl.grid(RUN, epoch=range(6), rate=rates, recovery_epochs=1))
+    assert list(map(len, portions(trials, 2))) == [8, 8, 8, 6, 2, 4, 3, 1, 2, 1, 1, 1, 1, 1, 1]
 
 
 @given(n=st.integers(0, 40), parts=st.integers(1, 12), seed=st.randoms(use_true_random=False))

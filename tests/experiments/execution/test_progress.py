@@ -288,12 +288,3 @@ def test_sweeps_have_a_note_each_apart_from_those_of_runs(lab, run, recipe):
         assert [note.done for note in progress.sweeps(lab.path)] == [1]
         assert [note.done for note in progress.notes(run).values()] == [2]
     assert SWEEP not in progress.notes(run)
-
-
-def test_words_to_stop_that_all_have_heard_are_taken_away(lab, recipe):
-    for name, age in ((".old.stop", 3600), (".new.stop", 5)):
-        path = lab.path / name
-        path.touch()
-        os.utime(path, (time.time() - age, time.time() - age))
-    lab.measure(gl.grid(recipe, epoch=1, rate=0.5, recovery_epochs=1), workers=1, progress=False)
-    assert [path.name for path in lab.path.glob(".*.stop")] == [".new.stop"]

@@ -62,6 +62,21 @@ def test_what_is_done_before_its_turn_comes_is_not_begun(lab, asked, place, begu
     assert (elsewhere.measure(asked, workers=1, progress=False).status == "ok").all()
 
 
+def test_nor_is_it_where_trials_are_measured_one_after_the_other(asked, place, begun, monkeypatch):
+    found = Measurement.found
+
+    def meanwhile(self, stacked):
+        if len(begun) == 2:  # somebody else measures the last trials
+            with monkeypatch.context() as patched:
+                patched.setattr(tasks, "_TURN", threading.Lock())
+                carry_out(place, asked[4:], 1, {})
+        return found(self, stacked)
+
+    monkeypatch.setattr(Measurement, "found", meanwhile)
+    assert carry_out(place, asked, 1, {}) == {}
+    assert sorted(map(asked.index, begun)) == list(range(6))
+
+
 @pytest.mark.parametrize("stack", [1, 2])
 def test_the_word_to_stop_is_heard_while_a_checkpoint_is_reached_again(
     lab, recipe, place, tmp_path, stack

@@ -43,3 +43,13 @@ def test_what_failed_for_the_same_reason_is_told_in_one_line(tries, said):
     tries.once_more(TRIALS[2], "no room")
     tries.tell()
     assert len(said) == 3
+
+
+def test_a_reason_is_told_again_when_it_has_become_twice_as_many(tries, said):
+    for _ in range(9):
+        tries.once_more(TRIALS[0], "no room", counts=False)
+        tries.tell()
+    assert said == [
+        f"trial {identity(TRIALS[0])} is tried again: no room",
+        *(f"{n} trials are tried again: no room" for n in (2, 4, 8)),
+    ]
