@@ -45,15 +45,21 @@ def verify(*, lab: Path = LAB, repair: bool = False, clean: bool = False) -> Non
     from granet_lab.upkeep import leftovers, repairing, verification
 
     found: Counter[str] = Counter()
+    unknown: Counter[tuple[Path, str]] = Counter()
     bad = 0
     for finding in verification.verify(lab, progress=True):
         found[finding.kind] += 1
+        if finding.kind == verification.UNKNOWN:  # there may be thousands
+            unknown[finding.path.parent, finding.why] += 1
+            continue
         done = repairing.repair(finding) if repair else ""
         if clean and finding.kind == verification.LEFTOVER and leftovers.take_away(finding.path):
             done = "taken away"
         said = f"{finding.kind}: {finding.path}: {finding.why}"
         tqdm.write(f"{said}; {done}" if done else said)  # beside the bar
         bad += finding.kind in (verification.DAMAGED, verification.ORPHANED) and not done
+    for (folder, why), n in unknown.items():
+        print(f"{verification.UNKNOWN}: {folder}: {counted(n, 'file')}: {why}")
     print(", ".join(f"{found[kind]} {kind}" for kind in verification.KINDS))
     if bad:
         sys.exit(1)

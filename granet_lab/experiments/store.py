@@ -184,7 +184,7 @@ class Run:
         Raises:
             DamagedFile: it is not what was written.
         """
-        return _read_rows(self.path / "history.jsonl")
+        return read_rows(self.path)
 
     def checkpoint_bytes(self) -> int:
         """What one checkpoint takes on the disk, to within its header."""
@@ -268,7 +268,9 @@ class Run:
                 raise RuntimeError(f"{again}, and was not when it was trained first") from diverged
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The history of the run in a folder, see :meth:`Run.read_rows`."""
+    path = folder / "history.jsonl"
     try:
         lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
         rows = files.unsealed([json.loads(line) for line in lines])
@@ -284,7 +286,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 # Thousands of trials branch from one run, and each asks for its history.
 @functools.lru_cache(maxsize=256)
 def _rows(path: Path, stamp: object) -> list[dict[str, Any]]:
-    return _read_rows(path)
+    return read_rows(path.parent)
 
 
 def complete(recipe: Recipe, rows: list[dict[str, Any]]) -> bool:

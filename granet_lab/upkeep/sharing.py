@@ -23,7 +23,7 @@ from granet_lab.experiments.lab import Lab
 from granet_lab.experiments.store import Run
 from granet_lab.experiments.tidy import tidy, trial_columns
 from granet_lab.experiments.trials import Trial
-from granet_lab.upkeep.verification import DAMAGED, ORPHANED, UNKNOWN, verify
+from granet_lab.upkeep.verification import DAMAGED, ORPHANED, UNKNOWN, verify, verify_run
 
 # What a run consists of, below its folder; nothing else is packed, and nothing else let in.
 _PARTS = re.compile(
@@ -63,12 +63,14 @@ def pack(lab: Lab, path: Path, runs: Iterable[str] = (), checkpoints: bool = Tru
         The runs in it.
 
     Raises:
-        ValueError: a run that the lab does not have, or there is none.
+        ValueError: a run that the lab does not have, or that is damaged, or there is none.
         OSError: the file cannot be written.
     """
     packed = chosen(lab, runs)
     if not packed:
         raise ValueError(f"{lab.path} holds no runs")
+    for run in packed:
+        _check_whole(run, checkpoints)
     mode = "w:gz" if path.suffix == ".gz" else "w"
     try:
         with files.appearing(path) as file, tarfile.open(fileobj=file, mode=mode) as archive:
@@ -79,6 +81,15 @@ def pack(lab: Lab, path: Path, runs: Iterable[str] = (), checkpoints: bool = Tru
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     return packed
+
+
+def _check_whole(run: Run, checkpoints: bool) -> None:
+    """Refuse a run whose reader would refuse it."""
+    for found in verify_run(run.path):
+        passed_on = checkpoints or found.path.parent.name != "checkpoints"
+        if found.kind in (DAMAGED, ORPHANED) and passed_on:
+            how = "granet-lab verify --repair sets it aside"
+            raise ValueError(f"{found.path} is {found.kind}: {found.why}; {how}")
 
 
 def chosen(lab: Lab, names: Iterable[str] = ()) -> list[Run]:

@@ -16,7 +16,7 @@ from granet_lab.experiments.execution.progress import busy
 from granet_lab.experiments.execution.telling import NOTES
 from granet_lab.experiments.files import DamagedFile
 from granet_lab.experiments.identity import folder_name, identified, identity, restore
-from granet_lab.experiments.store import Run, complete
+from granet_lab.experiments.store import Run, complete, read_rows
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
 from granet_lab.upkeep.leftovers import ABANDONED, ASIDE, age, is_aside, leftovers
@@ -65,7 +65,7 @@ def verify(root: Path, progress: bool = False) -> Iterator[Finding]:
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and _is_looked_into(path)]
     disable = None if progress else True  # None: where there is no terminal
     for folder in tqdm(folders, unit="run", leave=False, disable=disable):
-        yield from _run(root, folder)
+        yield from verify_run(folder)
 
 
 def _is_looked_into(folder: Path) -> bool:
@@ -74,62 +74,69 @@ def _is_looked_into(folder: Path) -> bool:
     return named and not folder.name.startswith(".") and not is_aside(folder)
 
 
-def _run(root: Path, folder: Path) -> Iterator[Finding]:
+def verify_run(folder: Path) -> Iterator[Finding]:
+    """Read a whole run; nothing is changed.
+
+    Args:
+        folder: of the run.
+    """
     for part in ("", "checkpoints", "trials", "failures", NOTES):
         yield from _leftovers(folder / part)
     path = folder / "recipe.json"
     try:
         recipe, home, unknown = _recipe(files.read_json(path)["recipe"])
     except FileNotFoundError:
-        yield from _without_recipe(root, folder)
+        yield from _without_recipe(folder)
         return
     except _UNLIKE as error:
         yield Finding(path, DAMAGED, _words(error, path))
+        yield from _parts(folder, None)
         return
     if home != folder.name:
         yield Finding(folder, ORPHANED, f"its recipe belongs into {home}")
-    elif recipe is None:
+        return
+    if recipe is None:
         yield Finding(path, UNKNOWN, unknown)
-    else:
-        yield from _parts(Run(root, recipe))
+    yield from _parts(folder, recipe)
 
 
-def _without_recipe(root: Path, folder: Path) -> Iterator[Finding]:
+def _without_recipe(folder: Path) -> Iterator[Finding]:
     if under_way(folder) or _new(folder):
         yield Finding(folder, UNFINISHED, "it has no recipe.json yet")
     elif (folder / "recipe.json").exists():  # somebody has begun and ended it meanwhile
-        yield from _run(root, folder)
+        yield from verify_run(folder)
     elif any(folder.glob("history.jsonl")):
         yield Finding(folder, UNFINISHED, f"it has no recipe.json: {_ASKED}")
+        yield from _parts(folder, None)
     else:
         yield Finding(folder, ORPHANED, "it has no recipe.json: nobody will look into it")
 
 
-def _parts(run: Run) -> Iterator[Finding]:
-    """Everything in a run's folder but its recipe."""
-    folder, epochs = run.path, run.recipe.epochs
+def _parts(folder: Path, recipe: Recipe | None) -> Iterator[Finding]:
+    """Everything in a run's folder but its recipe, which may not be known here."""
     yield from _environment(folder)
     # Listed before the history is read: somebody at work writes a row, then its checkpoint.
     listed = sorted(folder.glob("checkpoints/*.safetensors"))
     history = folder / "history.jsonl"
     rows: list[dict[str, Any]] | None = None
     try:
-        rows = run.read_rows()
+        rows = read_rows(folder)
     except DamagedFile as damaged:
         yield Finding(history, DAMAGED, _words(damaged, history))
     # Where the history is damaged, or was, the checkpoints are made anew together with it.
     lost = rows is None or any(folder.glob(f"{history.name}{ASIDE}*"))
-    yield from _checkpoints(run, listed, epochs + 1 if lost else len(rows))
+    yield from _checkpoints(folder, listed, None if lost else len(rows))
     yield from _trials(folder / "trials")
     yield from _trials(folder / "failures")
-    if rows is not None and not complete(run.recipe, rows):
-        yield Finding(folder, UNFINISHED, f"{max(0, len(rows) - 1)} of {epochs} epochs are trained")
+    if rows is not None and recipe is not None and not complete(recipe, rows):
+        done = max(0, len(rows) - 1)
+        yield Finding(folder, UNFINISHED, f"{done} of {recipe.epochs} epochs are trained")
 
 
-def _beyond(run: Run, epoch: int) -> bool:
+def _beyond(folder: Path, epoch: int) -> bool:
     """Whether the history, looked at again, does not come to an epoch, and nobody is on the way."""
     try:
-        return not under_way(run.path) and epoch >= len(run.read_rows())
+        return not under_way(folder) and epoch >= len(read_rows(folder))
     except DamagedFile:  # which is a finding of its own
         return False
 
@@ -157,8 +164,8 @@ def _environment(folder: Path) -> Iterator[Finding]:
         yield Finding(path, DAMAGED, _words(damaged, path))
 
 
-def _checkpoints(run: Run, listed: list[Path], reached: int) -> Iterator[Finding]:
-    """Damage, and epochs that the history does not reach."""
+def _checkpoints(folder: Path, listed: list[Path], reached: int | None) -> Iterator[Finding]:
+    """Damage, and epochs that a history of so many rows does not reach; None: nobody knows."""
     for path in listed:
         try:
             epoch = checkpoints.epoch_of(path)
@@ -167,9 +174,9 @@ def _checkpoints(run: Run, listed: list[Path], reached: int) -> Iterator[Finding
             continue
         except FileNotFoundError:  # taken away meanwhile
             continue
-        if path != run.checkpoint_path(epoch):
+        if path.stem != f"{epoch:04d}":
             yield Finding(path, DAMAGED, f"it holds epoch {epoch}")
-        elif epoch >= reached and _beyond(run, epoch):
+        elif reached is not None and epoch >= reached and _beyond(folder, epoch):
             yield Finding(path, ORPHANED, "the history does not come so far")
 
 

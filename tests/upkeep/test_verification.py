@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 import granet_lab as gl
+from granet_lab.datasets import DATASETS
 from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.execution import failures
 from granet_lab.experiments.identity import folder_name, identity
@@ -285,3 +286,34 @@ def test_nor_is_a_run_of_ones_own_network(lab, recipe):
 def test_which_has_its_folder_all_the_same(lab, recipe):
     path = own_network(lab, recipe)
     assert found(lab) == {(ORPHANED, path.parent.name)}
+
+
+@pytest.fixture(params=["lost", "damaged", "of a dataset that is not known here"])
+def nameless(request, lab, recipe, measured, define):
+    """A whole run whose recipe cannot be had."""
+    if request.param.startswith("of"):
+
+        def mine():
+            return DATASETS["digits"]()
+
+        define(DATASETS, mine)
+        recipe = replace(recipe, dataset="mine")
+        trials = gl.grid(recipe, epoch=1, rate=0.5, recovery_epochs=1)
+        lab.measure(trials, workers=1, progress=False)
+        del DATASETS._entries["mine"]
+    run = lab.run(recipe)
+    path = run.path / "recipe.json"
+    if request.param == "lost":
+        path.unlink()
+    elif request.param == "damaged":
+        path.write_text("{}")
+    return run
+
+
+@pytest.mark.parametrize("part", ["checkpoints/*", "trials/*", "history.jsonl", "environment.json"])
+def test_a_run_is_read_whole_also_where_its_recipe_cannot_be_had(lab, nameless, part):
+    path = max(nameless.path.glob(part))
+    before = found(lab)
+    assert not {name for kind, name in before if kind == DAMAGED} - {"recipe.json"}
+    path.write_bytes(path.read_bytes()[:-20])
+    assert found(lab) - before == {(DAMAGED, path.name)}

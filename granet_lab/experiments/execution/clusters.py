@@ -87,7 +87,10 @@ class Cluster(Executor):
         while self._client.status == "connecting":  # Dask has lost its scheduler and looks for it
             time.sleep(_LOOK)
         if self._client.status not in ("running", "newly-created"):
-            raise RuntimeError(f"nobody answers at {self._address} any more")
+            raise RuntimeError(
+                f"nobody answers at {self._address} any more; with another cluster the same call "
+                "goes on from what is measured"
+            )
         return self._executor.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -141,7 +144,7 @@ def local(workers: int | None = None, device: str = "cpu") -> Cluster:
             memory_limit=0,
             dashboard_address=":0",
             # The sweep says what matters; Dask would warn of every worker that ends slowly.
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
             # Also for a worker that takes the place of one that died.
             config=_WAYS,
         )

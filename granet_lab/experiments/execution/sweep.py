@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from loky.process_executor import ShutdownExecutorError
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from granet_lab.experiments.execution import definitions, failures, following, progress, tasks
 from granet_lab.experiments.execution.agenda import Agenda, Task
@@ -87,6 +88,7 @@ def measure_all(
     word = root / f".{secrets.token_hex(4)}.stop" if stop is None else stop
     runs = {recipe: Run(root, recipe) for recipe in [*(t.recipe for t in trials), *recipes]}
     with (
+        logging_redirect_tqdm() if bar else contextlib.nullcontext(),  # not on the bar's line
         definitions.own().carried(root) as carried,
         contextlib.closing(Following(root, runs, trials, cached, bar)) as followed,
     ):

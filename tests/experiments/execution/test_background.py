@@ -228,6 +228,7 @@ def test_cancelled_in_the_middle_of_an_epoch_a_job_ends_within_it(
 ):
     job = lab.start(held, processes, stack=1)
     workers = standing(gate)
+    time.sleep(0.2)  # it looks for the word every 0.15 s
     job.cancel()
     assert job.cancelled
     gate.unlink()
