@@ -187,14 +187,14 @@ def test_a_history_is_read_once_until_it_changes(lab, recipe, monkeypatch):
     run, read = lab.train(recipe, progress=False), []
     path = run.path / "history.jsonl"
     os.utime(path, (1e9, 1e9))  # what is a moment old is read again anyway
-    really = store._read_rows
-    monkeypatch.setattr(store, "_read_rows", lambda path: (read.append(path), really(path))[1])
+    really = store.read_rows
+    monkeypatch.setattr(store, "read_rows", lambda folder: (read.append(folder), really(folder))[1])
     rows = run.rows()
     rows.append({"epoch": 99})
     rows[0]["test_acc"] = -1
     assert len(run.rows()) == recipe.epochs + 1
     assert run.rows()[0]["test_acc"] >= 0
-    assert read == [path]
+    assert read == [run.path]
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
     os.utime(path, (1e9 + 1, 1e9 + 1))
     assert [row["epoch"] for row in run.rows()] == [0, 1]
