@@ -30,7 +30,7 @@ def verify(*, lab: Path = LAB, repair: bool = False, clean: bool = False) -> Non
     """Read a whole lab, and name what is damaged, orphaned, unfinished or left over.
 
     Exits with 1 if something is damaged or orphaned and stays so. A recipe that is lost is repaired
-    from the run's trials; where there are none, the run is set aside.
+    from the run's trials, or written anew when the run is asked for.
     Example: granet-lab verify --repair
 
     Args:

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # The name of a checksum beside what it is of.
 _SEAL = "sha256"
+# What is behind the name of a file or folder that was set aside, and before a number.
+ASIDE = ".damaged-"
 # Nanoseconds, longer than between two ticks of a file system's clock.
 _TICK = 100_000_000
 
@@ -149,15 +151,30 @@ def set_aside(damaged: DamagedFile, path: Path) -> None:
 
     Where that cannot be done, in a store that may only be read say, it stays and is passed over.
     """
-    aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
     try:
-        os.replace(path, aside)
-    except FileNotFoundError:
-        return  # another process was faster
+        aside = put_aside(path)
     except OSError as error:
         _warn_once(f"{damaged}; it is passed over and not set aside: {error.strerror or error}")
         return
-    logger.warning("%s; it is kept as %s and computed anew", damaged, aside.name)
+    if aside is not None:
+        logger.warning("%s; it is kept as %s and computed anew", damaged, aside.name)
+
+
+def put_aside(path: Path) -> Path | None:
+    """Rename what nobody shall read again.
+
+    Returns:
+        Where it is now; None if another process was faster.
+
+    Raises:
+        OSError: that cannot be done.
+    """
+    aside = path.with_name(f"{path.name}{ASIDE}{secrets.token_hex(4)}")
+    try:
+        os.replace(path, aside)
+    except FileNotFoundError:
+        return None
+    return aside
 
 
 # It is there at every look.

@@ -67,10 +67,20 @@ def folder_name(recipe: dict[str, Any]) -> str:
     Raises:
         KeyError, TypeError, AttributeError: it describes none.
     """
-    return f"{word(recipe['dataset'])}-{word(recipe['model'])}-{identified('Recipe', recipe)}"
+    return run_folder(recipe["dataset"], recipe["model"], identified("Recipe", recipe))
 
 
-def word(name: str) -> str:
+def run_folder(dataset: str, model: str, name: str) -> str:
+    """What the folder of a run is called.
+
+    Args:
+        dataset, model: those of its recipe.
+        name: the recipe's identity.
+    """
+    return f"{_word(dataset)}-{_word(model)}-{name}"
+
+
+def _word(name: str) -> str:
     """The end of a name such as "folder:birds/small", fit for a path."""
     return re.split(r"[:/\\]", name.rstrip("/"))[-1]
 

@@ -15,7 +15,7 @@ from granet_lab.datasets import Dataset
 from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.environment import environment, version
 from granet_lab.experiments.files import DamagedFile
-from granet_lab.experiments.identity import SCHEMA, describe, identity, word
+from granet_lab.experiments.identity import SCHEMA, describe, identity, run_folder
 from granet_lab.sparsity import Masks, analysis
 from granet_lab.training import loop, stacked
 from granet_lab.training.recipe import Recipe
@@ -56,7 +56,7 @@ class Run:
 
     def __init__(self, root: Path, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.path = root / f"{word(recipe.dataset)}-{word(recipe.model)}-{identity(recipe)}"
+        self.path = root / run_folder(recipe.dataset, recipe.model, identity(recipe))
 
     def __repr__(self) -> str:
         done = max(0, len(self.rows()) - 1)
@@ -129,7 +129,7 @@ class Run:
             state = loop.new_state(self.recipe, images)
         if state.epoch < epoch:
             self._train_again(state, images, epoch, pulse)
-            if list(self.path.glob(f"checkpoints/{epoch:04d}.safetensors.damaged-*")):
+            if list(self.path.glob(f"checkpoints/{epoch:04d}.safetensors{files.ASIDE}*")):
                 self.keep(state)
         return state
 
@@ -177,14 +177,6 @@ class Run:
         except DamagedFile as damaged:
             files.set_aside(damaged, path)
             return []
-
-    def read_rows(self) -> list[dict[str, Any]]:
-        """The history as dicts, read from the disk; empty if there is none.
-
-        Raises:
-            DamagedFile: it is not what was written.
-        """
-        return read_rows(self.path)
 
     def checkpoint_bytes(self) -> int:
         """What one checkpoint takes on the disk, to within its header."""
@@ -269,7 +261,11 @@ class Run:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The history of the run in a folder, see :meth:`Run.read_rows`."""
+    """The history of the run in a folder as dicts, read from the disk; empty if there is none.
+
+    Raises:
+        DamagedFile: it is not what was written.
+    """
     path = folder / "history.jsonl"
     try:
         lines = path.read_bytes().removesuffix(b"\n").split(b"\n")

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from granet_lab.experiments.execution.progress import busy
 from granet_lab.experiments.execution.telling import NOTES
+from granet_lab.experiments.files import ASIDE
 
 # What a process at work makes it touches or takes away again, unless it has ended; in seconds.
 ABANDONED = 3600
-# What is behind the name of a file or folder that was set aside, and before a number.
-ASIDE = ".damaged-"
 _ASIDE = re.compile(rf".+{re.escape(ASIDE)}[0-9a-f]{{8}}")
 _PASSING = {
     ".*.tmp": "whoever wrote it did not come to the end",

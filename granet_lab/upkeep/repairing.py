@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from pathlib import Path
 from typing import Any
 
 from granet_lab.experiments import files
 from granet_lab.experiments.identity import SCHEMA, folder_name
-from granet_lab.upkeep.leftovers import ASIDE
 from granet_lab.upkeep.verification import DAMAGED, ORPHANED, RUN, UNFINISHED, Finding, under_way
 
 _RECIPE = "recipe.json"
@@ -31,7 +29,7 @@ def repair(finding: Finding) -> str:
     path = finding.path
     if path.is_dir() and finding.kind in (ORPHANED, UNFINISHED):
         return _bring_home(path) or _find_recipe(path)
-    if finding.kind not in (DAMAGED, ORPHANED) or not _set_aside(path):
+    if finding.kind not in (DAMAGED, ORPHANED) or files.put_aside(path) is None:
         return ""
     mended = _find_recipe(path.parent) if path.name == _RECIPE else ""
     return mended or "set aside"
@@ -57,7 +55,7 @@ def _find_recipe(folder: Path) -> str:
     if recipe is not None:
         files.write_json(folder / _RECIPE, {"schema": SCHEMA, "recipe": recipe})
         return "its recipe is there again, as a trial tells it"
-    if any(folder.glob("history.jsonl")) or under_way(folder) or not _set_aside(folder):
+    if any(folder.glob("history.jsonl")) or under_way(folder) or files.put_aside(folder) is None:
         return ""
     return "the folder is set aside, as nothing tells its recipe"
 
@@ -71,12 +69,3 @@ def _told(folder: Path) -> dict[str, Any] | None:
             if folder_name(recipe) == folder.name:
                 return recipe
     return None
-
-
-def _set_aside(path: Path) -> bool:
-    """Rename what nobody shall read again; whether it was there."""
-    try:
-        path.rename(path.with_name(f"{path.name}{ASIDE}{secrets.token_hex(4)}"))
-    except FileNotFoundError:  # another process was faster
-        return False
-    return True

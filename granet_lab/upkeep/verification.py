@@ -14,12 +14,12 @@ from granet_lab.experiments import checkpoints, files
 from granet_lab.experiments.execution import claims
 from granet_lab.experiments.execution.progress import busy
 from granet_lab.experiments.execution.telling import NOTES
-from granet_lab.experiments.files import DamagedFile
+from granet_lab.experiments.files import ASIDE, DamagedFile
 from granet_lab.experiments.identity import folder_name, identified, identity, restore
 from granet_lab.experiments.store import Run, complete, read_rows
 from granet_lab.experiments.trials import Trial
 from granet_lab.training.recipe import Recipe
-from granet_lab.upkeep.leftovers import ABANDONED, ASIDE, age, is_aside, leftovers
+from granet_lab.upkeep.leftovers import ABANDONED, age, is_aside, leftovers
 
 # Not what was written; whole, but of nothing that is there; begun by somebody and not at its end;
 # of no use to anybody; whole, but made by names that are not here, a notebook's criterion, say.

@@ -376,13 +376,13 @@ def test_a_history_that_was_changed_is_damaged(lab, recipe, lines, how):
     path, before = lines
     path.write_text(changed(before, how))
     with pytest.raises(DamagedFile, match=r"history\.jsonl is damaged"):
-        lab.run(recipe).read_rows()
+        store.read_rows(lab.run(recipe).path)
 
 
 def test_a_history_that_was_cut_between_epochs_is_a_shorter_one(lab, recipe, lines):
     path, before = lines
     path.write_text("".join(line + "\n" for line in before[:3]))
-    assert len(lab.run(recipe).read_rows()) == 3
+    assert len(store.read_rows(lab.run(recipe).path)) == 3
 
 
 def test_a_history_of_an_earlier_version_is_read_and_gone_on_with(lab, other, recipe, lines):
@@ -396,6 +396,6 @@ def test_a_history_of_an_earlier_version_is_read_and_gone_on_with(lab, other, re
     assert lab.run(recipe).rows() == whole
     path.write_text("".join(line + "\n" for line in bare[:3]))
     lab.train(recipe, progress=False)
-    for row, old in zip(lab.run(recipe).read_rows(), whole, strict=True):
+    for row, old in zip(store.read_rows(lab.run(recipe).path), whole, strict=True):
         assert row | {"seconds": 0} == old | {"seconds": 0}
     assert "sha256" in path.read_text()

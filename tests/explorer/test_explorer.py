@@ -1,10 +1,11 @@
+import functools
 import re
 import shutil
 import threading
-import time
 from dataclasses import replace
 
 import pytest
+import waiting
 from notes import telling
 
 import granet_lab as gl
@@ -39,11 +40,7 @@ def here(monkeypatch):
     monkeypatch.setattr("granet_lab.explorer.runner._GLANCE", 0.05)
 
 
-def until(condition, within=30):
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+until = functools.partial(waiting.until, within=30)
 
 
 def quiet():

@@ -1,9 +1,11 @@
+import functools
 import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
+import waiting
 
 import granet_lab as gl
 from granet_lab.experiments.execution import pools
@@ -60,11 +62,7 @@ def runner(lab, trial, witness, monkeypatch):
     quiet()
 
 
-def until(condition, within=10):
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+until = functools.partial(waiting.until, within=10)
 
 
 def quiet():

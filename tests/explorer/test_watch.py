@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import re
 import threading
 import time
@@ -7,6 +8,7 @@ from importlib import import_module
 
 import notes
 import pytest
+import waiting
 from notes import amend, pages, telling
 
 import granet_lab as gl
@@ -35,11 +37,7 @@ def shown(lab):
     until(lambda: not watchers())
 
 
-def until(condition, within=20):
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+until = functools.partial(waiting.until, within=20)
 
 
 def test_an_empty_lab_says_so(lab, shown):

@@ -40,8 +40,8 @@ class Claims:
 
     def free(self, run: Run) -> bool:
         """Whether nobody else is training a run, as far as one can know."""
-        found = _look(_path(run))
-        return found is None or self._over(_path(run), found)
+        found = _look(path_of(run.path))
+        return found is None or self._over(path_of(run.path), found)
 
     @contextlib.contextmanager
     def claimed(self, run: Run) -> Iterator[bool]:
@@ -49,7 +49,7 @@ class Claims:
 
         A folder where nothing can be written keeps nobody from trying.
         """
-        path = _path(run)
+        path = path_of(run.path)
         mine = self._claim(path)
         if not mine:
             yield mine is not None
@@ -117,9 +117,9 @@ class _Claim:
 
 def tidy(run: Run) -> None:
     """Take away the claim of a process of this machine that is not there any more."""
-    found = _look(_path(run))
+    found = _look(path_of(run.path))
     if found is not None and _dead(found):
-        _remove(_path(run), found.token)
+        _remove(path_of(run.path), found.token)
 
 
 def _dead(claim: _Claim) -> bool:
@@ -136,10 +136,6 @@ def held(folder: Path) -> bool:
     """Whether there is a claim on the run in a folder, of a process that may still be there."""
     found = _look(path_of(folder))
     return found is not None and not _dead(found)
-
-
-def _path(run: Run) -> Path:
-    return path_of(run.path)
 
 
 def _make(path: Path) -> str:

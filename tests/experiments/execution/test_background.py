@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import shutil
@@ -6,6 +7,7 @@ import time
 
 import psutil
 import pytest
+import waiting
 from notes import amend, pages, telling
 
 import granet_lab as gl
@@ -95,12 +97,7 @@ def free(everything):
     return [trial for trial in everything if trial.recipe.model == "mlp"]
 
 
-def until(condition, within=60):
-    deadline = time.monotonic() + within
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return found
+until = functools.partial(waiting.until, within=60)
 
 
 def standing(gate, count=1):

@@ -26,7 +26,7 @@ def run(tmp_path, recipe):
 
 @pytest.fixture
 def path(run):
-    return claims._path(run)
+    return claims.path_of(run.path)
 
 
 def claim_of(path, **facts):

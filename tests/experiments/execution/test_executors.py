@@ -1,6 +1,7 @@
 """What ``lab.measure`` promises, on everything that may do its work."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from dataclasses import replace
 import cloudpickle
 import psutil
 import pytest
+import waiting
 from sweeping import RECIPE, numbers
 
 import granet_lab as gl
@@ -211,20 +213,14 @@ def others(tmp_path):
     words += ["--nthreads", "1", "--scheduler-file", str(told)]
     worker = subprocess.Popen(words, **quiet)
     try:
-        yield scheduler, wait_for(lambda: told.exists() and json.loads(told.read_text())["address"])
+        yield scheduler, until(lambda: told.exists() and json.loads(told.read_text())["address"])
     finally:
         for process in (worker, scheduler):
             process.kill()
             process.wait()
 
 
-def wait_for(what, seconds=120):
-    """What comes true at last."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
+until = functools.partial(waiting.until, within=120)
 
 
 def test_a_scheduler_that_dies_is_an_error_in_a_line(lab, others):
@@ -233,7 +229,7 @@ def test_a_scheduler_that_dies_is_an_error_in_a_line(lab, others):
     trials = gl.grid(endless, epoch=1, rate=0.5, seed=[0, 1, 2], recovery_epochs=1)
 
     def soon():
-        wait_for(lambda: list(lab.path.glob("*/history.jsonl")))
+        until(lambda: list(lab.path.glob("*/history.jsonl")))
         scheduler.kill()
 
     with clusters.at(address, timeout=3) as cluster, ThreadPoolExecutor(1) as executor:
@@ -266,7 +262,7 @@ def test_ctrl_c_is_heard_by_who_waits_and_by_nobody_else(tmp_path):
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    wait_for(lambda: list(store.glob("*/history.jsonl")))
+    until(lambda: list(store.glob("*/history.jsonl")))
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=120)
     assert told.count("Traceback") == 1
